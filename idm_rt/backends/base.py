@@ -1,0 +1,103 @@
+"""What every inference engine looks like from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from idm_rt.errors import EngineError
+
+
+class Backend(Protocol):
+    """One model opened on one engine; evaluates one denoising step at a time.
+
+    ``denoise`` is a ``Denoiser`` of ``idm_rt.diffusion``: numpy in and out; an engine on a GPU may also accept its
+    own device tensors and then returns such a tensor, without a copy. Life: open, ``warm_up``, ``denoise`` as often
+    as needed from one thread at a time, ``close``; or a ``with`` block.
+    """
+
+    name: str  # as in idm_rt.config.ENGINES
+    precision: str  # of the arithmetic: "f32", "bf16" or "fp16"
+    device: str  # "cpu", "cuda:0"
+    size: int  # S, side of the crop in px
+
+    def denoise(self, x_t: Any, y: Any, t: float) -> Any:
+        """Estimate x_0: (N, 3, S, S) float32 arrays in -1..1 and a time in 0..1 -> (N, 3, S, S) float32.
+
+        N may be 0. The result belongs to the caller. It does not depend on the position in the batch.
+
+        Raises:
+            EngineError: the engine failed while running.
+            ValueError: shapes that do not fit, or the backend is closed.
+        """
+        ...
+
+    def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
+        """Run each batch size once, so that no later call pays for lazy set-up."""
+        for n in batch_sizes:
+            zeros = np.zeros((n, 3, self.size, self.size), np.float32)
+            self.denoise(zeros, zeros.copy(), 1.0)
+
+    def close(self) -> None:
+        """Free the engine; calling it twice is fine."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Whether an engine can be used here, found without loading anything heavy."""
+
+    name: str
+    available: bool
+    reason: str  # why, or why not and what to do
+    version: str | None  # of its package; None when it is not installed
+    # False: this machine has not the device the engine is for, so nothing is lost by passing it over
+    applicable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """An opened engine and how it was chosen."""
+
+    backend: Backend
+    reason: str
+    passed_over: tuple[tuple[str, str], ...] = ()  # (engine, reason) of each faster one that was not taken
+
+
+def check_batch(x_t: Any, y: Any, size: int) -> None:
+    """Raise ValueError unless both arrays are (N, 3, size, size)."""
+    shape = tuple(y.shape)
+    if tuple(x_t.shape) != shape or len(shape) != 4 or shape[1:] != (3, size, size):
+        raise ValueError(f"x_t and y must be (N, 3, {size}, {size}), found {tuple(x_t.shape)} and {shape}")
+
+
+def one_line(error: BaseException) -> str:
+    """The telling line of a runtime's error, which may carry a C++ stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception from")]
+    return (telling or lines or [type(error).__name__])[0]
+
+
+def run_failure(backend: Backend, error: BaseException) -> EngineError:
+    """The error to raise when an engine fails in the middle of its work."""
+    return EngineError(
+        f"engine {backend.name} ({backend.precision}, {backend.device}) failed while running: {one_line(error)}; "
+        "try another one with --engine"
+    )
+
+
+def open_failure(engine: str, error: BaseException) -> EngineError:
+    """The error to raise when an installed engine cannot be loaded or refuses the model."""
+    return EngineError(f"engine {engine} could not be opened: {one_line(error)}; try another one with --engine")
