@@ -1,0 +1,109 @@
+"""Moves a masked correction from its crop into the frame's pixels and adds it there. Exact outside the mask."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from idm_rt.geometry import compose, invert_affine, scale_of, transform_points
+from idm_rt.types import FloatArray, RgbImage
+
+FloatMap = NDArray[np.float32]
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in frame px, end exclusive
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What one face adds to a rectangle of the frame."""
+
+    box: Box
+    delta: FloatMap  # (h, w, 3) 8-bit steps, already times its weight
+    crop_weight: FloatMap  # (S, S) 0..1, in the crop: moved into the frame only where faces overlap
+    frame_to_crop: FloatArray  # (2, 3)
+
+
+def mask_box(mask: FloatMap, frame_to_crop: FloatArray, size: int, frame_hw: tuple[int, int]) -> Box:
+    """Smallest frame rectangle that covers the mask's support; clipped to the frame, maybe empty (x0 == x1)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    # One cell more on each side: an enlarged mask reaches half a cell beyond its last non-zero one.
+    cell = size / mask.shape[0]
+    left, right = (columns[0] - 1) * cell, (columns[-1] + 2) * cell - 1
+    top, bottom = (rows[0] - 1) * cell, (rows[-1] + 2) * cell - 1
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+    points = transform_points(invert_affine(frame_to_crop), corners)
+    height, width = frame_hw
+    limits = np.array([width, height])
+    low = np.clip(np.floor(points.min(axis=0)) - 1, 0, limits).astype(int)
+    high = np.clip(np.ceil(points.max(axis=0)) + 2, 0, limits).astype(int)
+    return int(low[0]), int(low[1]), int(max(low[0], high[0])), int(max(low[1], high[1]))
+
+
+def warp_to_frame(values: FloatMap, frame_to_crop: FloatArray, box: Box) -> FloatMap:
+    """Pull (S, S[, C]) values given in the crop into the frame rectangle ``box``; 0 outside the crop.
+
+    A face smaller than its crop is averaged down first, or crop detail above the frame's Nyquist rate would alias
+    into shimmer. Enlarging is bilinear: cubic rings at the strong edges that a correction has around eyes and teeth,
+    costs twice as much, and could not be told apart on real faces.
+    """
+    matrix = invert_affine(frame_to_crop)
+    factor = max(1, int(scale_of(frame_to_crop)))
+    factor = min(factor, values.shape[0])
+    if factor > 1:
+        side = values.shape[0] // factor
+        whole = np.ascontiguousarray(values[: side * factor, : side * factor])
+        values = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
+        middle = 0.5 * factor - 0.5
+        matrix = compose(matrix, np.array([[factor, 0.0, middle], [0.0, factor, middle]]))
+    x0, y0, x1, y1 = box
+    matrix = matrix - np.array([[0.0, 0.0, x0], [0.0, 0.0, y0]])
+    return cv2.warpAffine(values, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def settle_overlaps(patches: Sequence[Patch]) -> list[FloatMap]:
+    """The patches' deltas such that no pixel is corrected twice; independent of their order up to float rounding.
+
+    Where masks overlap each pixel gets the sum of the deltas divided by max(1, sum of the weights): a mean of the
+    faces' opinions. The earlier patch gets it, the later one is cleared there, so that each pixel is rounded once.
+    """
+    deltas = [patch.delta for patch in patches]
+    weights: dict[int, FloatMap] = {}
+    for i, j in itertools.combinations(range(len(patches)), 2):
+        inner = _intersection(patches[i].box, patches[j].box)
+        if inner is None:
+            continue
+        for k in (i, j):
+            if k not in weights:  # copied once, before the first change
+                weights[k] = warp_to_frame(patches[k].crop_weight, patches[k].frame_to_crop, patches[k].box)
+                deltas[k] = deltas[k].copy()
+        mine, other = _window(inner, patches[i].box), _window(inner, patches[j].box)
+        for values in (deltas, weights):
+            values[i][mine] += values[j][other]
+            values[j][other] = 0.0
+    for k, weight in weights.items():
+        deltas[k] /= np.maximum(weight, np.float32(1.0))[..., None]
+    return deltas
+
+
+def add_patches(image: RgbImage, boxes: Sequence[Box], deltas: Sequence[FloatMap]) -> RgbImage:
+    """A copy of the image plus each delta in its box; rounded to the nearest (ties to even), held within 0..255."""
+    out = image.copy()
+    for (x0, y0, x1, y1), delta in zip(boxes, deltas, strict=True):
+        out[y0:y1, x0:x1] = cv2.add(out[y0:y1, x0:x1], delta, dtype=cv2.CV_8U)
+    return out
+
+
+def _intersection(a: Box, b: Box) -> Box | None:
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def _window(inner: Box, outer: Box) -> tuple[slice, slice]:
+    """The rows and columns of ``inner`` within an array that covers ``outer``."""
+    return slice(inner[1] - outer[1], inner[3] - outer[1]), slice(inner[0] - outer[0], inner[2] - outer[0])
