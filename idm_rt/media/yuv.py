@@ -1,0 +1,105 @@
+"""Between RGB pictures and the planar YUV frames that video codecs store. Pure functions on numpy planes.
+
+Decoding goes through swscale with its accurate flags, whose result was measured to lie within half a level of the
+exact formula. Its default flags are faster and lose about one level of brightness per conversion; its way back to
+full-range YUV shifts chroma by half a level. So the way back is done here: a changed picture is written as the
+original planes plus the converted *difference*, which leaves every untouched pixel as the camera gave it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from idm_rt.types import FloatArray, RgbImage
+
+Plane = NDArray[np.uint8]
+
+# Kr, Kb by the matrix coefficient numbers of ITU-T H.273, table 4; whatever is not listed is taken as BT.601, which
+# is also what swscale decodes it with.
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_BT601 = (0.299, 0.114)
+
+
+def rgb_to_yuv_matrix(matrix_coefficients: int, full_range: bool) -> tuple[FloatArray, FloatArray]:
+    """The linear part (3, 3) and offset (3,) that map RGB 0..255 to 8-bit Y, Cb, Cr (ITU-T H.273, 8.3)."""
+    kr, kb = _LUMA_WEIGHTS.get(matrix_coefficients, _BT601)
+    luma = np.array([kr, 1.0 - kr - kb, kb])
+    blue = (np.array([0.0, 0.0, 1.0]) - luma) / (2.0 * (1.0 - kb))
+    red = (np.array([1.0, 0.0, 0.0]) - luma) / (2.0 * (1.0 - kr))
+    luma_gain, chroma_gain = (1.0, 1.0) if full_range else (219.0 / 255.0, 224.0 / 255.0)
+    linear = np.stack([luma * luma_gain, blue * chroma_gain, red * chroma_gain])
+    return linear, np.array([0.0 if full_range else 16.0, 128.0, 128.0])
+
+
+def rgb_to_planes(image: RgbImage, matrix_coefficients: int, full_range: bool, subsampled: bool) -> list[Plane]:
+    """Y, Cb and Cr planes of a whole picture.
+
+    Args:
+        image: (H, W, 3).
+        subsampled: 4:2:0 (chroma planes of half the size, rounded up) instead of 4:4:4.
+    """
+    linear, offset = rgb_to_yuv_matrix(matrix_coefficients, full_range)
+    yuv = cv2.transform(np.ascontiguousarray(image, dtype=np.float32), np.column_stack([linear, offset]))
+    return [_to_uint8(plane) for plane in _split(yuv, subsampled)]
+
+
+def add_difference(
+    planes: list[Plane],
+    before: RgbImage,
+    after: RgbImage,
+    matrix_coefficients: int,
+    full_range: bool,
+) -> None:
+    """Add what changed from ``before`` to ``after`` to the Y, Cb and Cr planes they were decoded from, in place.
+
+    The cost follows the changed rectangle, not the picture. Planes are 4:2:0 or 4:4:4; ``before`` and ``after`` are
+    (H, W, 3) in the orientation of the planes.
+    """
+    box = changed_box(before, after)
+    if box is None:
+        return
+    subsampled = planes[1].shape != planes[0].shape
+    x0, y0, x1, y1 = box
+    if subsampled:  # whole chroma samples; beyond an odd border there is nothing to include
+        height, width = planes[0].shape
+        x0, y0, x1, y1 = x0 & ~1, y0 & ~1, min(width, x1 + x1 % 2), min(height, y1 + y1 % 2)
+    difference = np.subtract(after[y0:y1, x0:x1], before[y0:y1, x0:x1], dtype=np.float32)
+    linear, _ = rgb_to_yuv_matrix(matrix_coefficients, full_range)
+    for plane, change in zip(planes, _split(cv2.transform(difference, linear), subsampled), strict=True):
+        left, top = (x0, y0) if plane.shape == planes[0].shape else (x0 // 2, y0 // 2)
+        target = plane[top : top + change.shape[0], left : left + change.shape[1]]
+        target[:] = _to_uint8(target + change)
+
+
+def changed_box(before: RgbImage, after: RgbImage) -> tuple[int, int, int, int] | None:
+    """Smallest rectangle (x0, y0, x1, y1), end exclusive, outside which both pictures are equal; None if they are."""
+    if before is after:
+        return None
+    height, width = before.shape[:2]
+    flat = cv2.absdiff(before, after).reshape(height, width * 3)
+    rows = np.flatnonzero(cv2.reduce(flat, 1, cv2.REDUCE_MAX).ravel())
+    if rows.size == 0:
+        return None
+    y0, y1 = int(rows[0]), int(rows[-1]) + 1
+    columns = cv2.reduce(flat[y0:y1], 0, cv2.REDUCE_MAX).reshape(width, 3)
+    x = np.flatnonzero(columns.any(axis=1))
+    return int(x[0]), y0, int(x[-1]) + 1, y1
+
+
+def _split(yuv: np.ndarray, subsampled: bool) -> list[np.ndarray]:
+    """(H, W, 3) to three planes; the chroma ones averaged over 2x2 pixels, the border repeated for odd sizes."""
+    if not subsampled:
+        return [yuv[..., 0], yuv[..., 1], yuv[..., 2]]
+    height, width = yuv.shape[:2]
+    chroma = yuv[..., 1:]
+    if height % 2 or width % 2:
+        chroma = np.pad(chroma, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    half = ((width + 1) // 2, (height + 1) // 2)
+    small = cv2.resize(np.ascontiguousarray(chroma), half, interpolation=cv2.INTER_AREA)
+    return [yuv[..., 0], small[..., 0], small[..., 1]]
+
+
+def _to_uint8(plane: np.ndarray) -> Plane:
+    return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
