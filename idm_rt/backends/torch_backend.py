@@ -60,6 +60,8 @@ class TorchBackend(Backend):
         check_batch(x_t, y, self.size)
         if self._net is None:
             raise ValueError("the backend is closed")
+        if len(y) == 0:  # torch's pixel_unshuffle does not fold an empty batch
+            return y.clone() if isinstance(y, torch.Tensor) else np.empty_like(y)
         try:
             time = torch.full((len(y),), t, dtype=torch.float32, device=self.device)
             x0 = self._net(self._tensor(x_t), self._tensor(y), time)

@@ -1,0 +1,73 @@
+"""The same network gives the same picture on every engine, within the tolerance of its manifest."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from idm_rt.backends import open_backend
+from idm_rt.config import DEFAULT_MODEL
+from idm_rt.diffusion import KAPPA
+from idm_rt.errors import ModelError
+from idm_rt.model_manifest import ModelManifest, load_manifest
+from idm_rt.model_store import find_model
+from idm_rt.restorer import to_planes
+
+TIMES = (1.0, 0.5, 0.25)
+
+
+def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR of pictures in -1..1."""
+    error = float(np.mean((np.asarray(a, np.float64) - b) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(4 / error)
+
+
+@pytest.fixture(params=["tiny", "shipped"])
+def manifest(request: pytest.FixtureRequest, tiny_folder: Path) -> ModelManifest:
+    if request.param == "tiny":
+        return load_manifest(tiny_folder)
+    try:
+        return find_model(DEFAULT_MODEL)
+    except ModelError as error:
+        pytest.skip(f"the default model is not in this checkout: {error}")
+
+
+def denoise(engine: str, manifest: ModelManifest, crops: np.ndarray, precision: str | None) -> np.ndarray:
+    """Estimates at several times, stacked: (len(TIMES) * N, 3, S, S)."""
+    size = manifest.crop_size
+    y = to_planes(np.stack([cv2.resize(crop, (size, size)) for crop in crops]))
+    noise = np.random.default_rng(1).standard_normal(y.shape, dtype=np.float32)
+    with open_backend(engine, manifest, precision=precision).backend as backend:
+        return np.concatenate([backend.denoise(y + KAPPA * math.sqrt(t) * noise, y, t) for t in TIMES])
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_f32_engines_agree_with_the_reference(engine: str, manifest: ModelManifest, face_crops: np.ndarray) -> None:
+    reference = denoise("torch", manifest, face_crops, "f32")
+    assert psnr_db(denoise(engine, manifest, face_crops, "f32"), reference) >= manifest.tolerance["f32_db"]
+
+
+def test_the_best_precision_of_openvino_is_within_its_tolerance(
+    manifest: ModelManifest, face_crops: np.ndarray
+) -> None:
+    with open_backend("openvino", manifest).backend as backend:
+        precision = backend.precision
+    reference = denoise("torch", manifest, face_crops, "f32")
+    assert psnr_db(denoise("openvino", manifest, face_crops, None), reference) >= manifest.tolerance[f"{precision}_db"]
+
+
+def test_fp16_is_within_its_tolerance(manifest: ModelManifest, face_crops: np.ndarray) -> None:
+    reference = denoise("torch", manifest, face_crops[:1], "f32")
+    assert psnr_db(denoise("torch", manifest, face_crops[:1], "fp16"), reference) >= manifest.tolerance["fp16_db"]
+
+
+def test_the_comparison_can_fail(tiny_folder: Path, face_crops: np.ndarray) -> None:
+    """The network is not near the identity and time matters, so agreement above is not for free."""
+    estimate = denoise("onnxruntime", load_manifest(tiny_folder), face_crops, None)
+    count = len(face_crops)
+    assert psnr_db(estimate[:count], to_planes(face_crops)) < 50
+    assert psnr_db(estimate[:count], estimate[-count:]) < 50

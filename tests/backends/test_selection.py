@@ -1,0 +1,207 @@
+"""Which engine is taken, in which order, and what is said about the others."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idm_rt.backends import open_backend, probe_engines, selection
+from idm_rt.config import ENGINES
+from idm_rt.errors import EngineError, ModelError
+from idm_rt.model_manifest import ModelManifest, load_manifest
+
+AUTO_ORDER = ["tensorrt", "tensorrt-rtx", "torch", "openvino", "onnxruntime"]
+
+
+@pytest.fixture
+def manifest(tiny_folder: Path) -> ModelManifest:
+    return load_manifest(tiny_folder)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests do not depend on the machine's own GPU."""
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 0)
+
+
+def hide_packages(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make packages look as if they were not installed."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, package=None: None if name in names else real(name, package)
+    )
+
+
+def break_package(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, engine_module: str) -> None:
+    """Make an installed package fail to load, as with a missing native library."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(f"raise ImportError('lib{name}.so.1: cannot open shared object file')")
+    for module in [m for m in sys.modules if m in (name, engine_module) or m.startswith(f"{name}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_every_engine_of_the_configuration_is_known() -> None:
+    assert [status.name for status in probe_engines()] == AUTO_ORDER
+    assert sorted([*AUTO_ORDER, "auto"]) == sorted(ENGINES)
+
+
+def test_auto_without_a_gpu_takes_openvino_and_says_why(
+    manifest: ModelManifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        choice = open_backend("auto", manifest)
+    with choice.backend:
+        assert choice.backend.name == "openvino"
+        assert choice.reason == f"the fastest that works here ({choice.backend.precision} on cpu)"
+    assert [name for name, _ in choice.passed_over] == ["tensorrt", "tensorrt-rtx", "torch"]
+    assert all("no NVIDIA GPU was found here" in reason for _, reason in choice.passed_over)
+    assert [r.levelname for r in caplog.records] == ["INFO"] * 3  # nothing is lost: no warning
+
+
+def test_auto_falls_back_to_onnxruntime_with_a_warning(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hide_packages(monkeypatch, "openvino")
+    choice = open_backend("auto", manifest)
+    with choice.backend:
+        assert choice.backend.name == "onnxruntime"
+    assert dict(choice.passed_over)["openvino"].startswith("the package openvino is not installed; pip install")
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == [f"not openvino: {dict(choice.passed_over)['openvino']}"]
+
+
+def test_auto_passes_over_an_engine_that_does_not_load(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    break_package(monkeypatch, tmp_path, "openvino", "idm_rt.backends.openvino_backend")
+    choice = open_backend("auto", manifest)
+    with choice.backend:
+        assert choice.backend.name == "onnxruntime"
+    assert "libopenvino.so.1: cannot open shared object file" in dict(choice.passed_over)["openvino"]
+    assert "libopenvino.so.1" in caplog.text
+
+
+def test_an_engine_asked_for_by_name_is_never_replaced(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    break_package(monkeypatch, tmp_path, "openvino", "idm_rt.backends.openvino_backend")
+    with pytest.raises(EngineError, match=r"^engine openvino could not be opened: libopenvino\.so\.1: cannot open"):
+        open_backend("openvino", manifest)
+
+
+def test_asked_for_by_name(manifest: ModelManifest) -> None:
+    choice = open_backend("onnxruntime", manifest)
+    with choice.backend:
+        assert (choice.backend.name, choice.reason, choice.passed_over) == ("onnxruntime", "asked for by name", ())
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "extra"),
+    [
+        ("tensorrt", "tensorrt", "idm-rt[tensorrt]"),
+        ("tensorrt-rtx", "tensorrt_rtx", "idm-rt[rtx]"),
+        ("torch", "torch", "idm-rt[train]"),
+    ],
+)
+def test_a_missing_package_names_its_extra(
+    engine: str, package: str, extra: str, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_packages(monkeypatch, package)
+    with pytest.raises(EngineError) as caught:
+        open_backend(engine, manifest)
+    message = str(caught.value)
+    assert message.startswith(f"engine {engine} is not available: ")
+    assert f"the package {package} is not installed" in message and f"pip install '{extra}'" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])
+def test_tensorrt_says_that_this_version_cannot_run_it(
+    engine: str, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with the library and a GPU there: nobody may believe that it ran."""
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
+    with pytest.raises(EngineError, match=r"cannot run it yet; the package tensorrt(_rtx)? is installed; or choose"):
+        open_backend(engine, manifest)
+
+
+def test_auto_with_a_gpu_warns_when_it_stays_unused(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a CPU build of torch beside a real GPU
+    choice = open_backend("auto", manifest)
+    with choice.backend:
+        assert choice.backend.name == "openvino"
+    assert "built without CUDA or finds no usable GPU" in dict(choice.passed_over)["torch"]
+    assert [r.levelno for r in caplog.records] == [logging.WARNING] * 3
+
+
+def test_no_engine_at_all(manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_packages(monkeypatch, "openvino", "onnxruntime", "torch")
+    with pytest.raises(EngineError, match=r"^no engine works here; tensorrt: .*; openvino: .*; onnxruntime: .*"):
+        open_backend("auto", manifest)
+
+
+def test_unknown_engine(manifest: ModelManifest) -> None:
+    with pytest.raises(EngineError, match=r"^unknown engine 'tpu'; choose one of auto, openvino, .*tensorrt-rtx$"):
+        open_backend("tpu", manifest)
+
+
+def test_a_corrupt_model_is_no_reason_to_try_another_engine(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    (folder / "model.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"model\.onnx has 0 bytes, expected \d+"):
+        open_backend("auto", load_manifest(folder))
+
+
+def test_the_probe_tells_versions_and_devices() -> None:
+    import openvino
+
+    states = {status.name: status for status in probe_engines()}
+    assert states["openvino"].available and states["openvino"].applicable
+    assert openvino.__version__.startswith(states["openvino"].version or "none")
+    assert not states["tensorrt"].available and not states["tensorrt"].applicable
+    assert states["torch"].available and not states["torch"].applicable
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Output of a fresh interpreter that sees no GPU."""
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+HEAVY = "print(sorted({'cv2', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'torch'} & set(sys.modules)))"
+
+
+def test_the_probe_imports_no_engine() -> None:
+    code = f"import sys; from idm_rt.backends import probe_engines; assert probe_engines(); {HEAVY}"
+    assert run_python(code) == "[]"
+
+
+def test_the_default_path_imports_one_engine_and_never_torch(tiny_folder: Path) -> None:
+    code = (
+        "import sys, numpy; from idm_rt import open_restorer; restorer = open_restorer(sys.argv[1]); "
+        f"restorer.restore(numpy.zeros((1, restorer.size, restorer.size, 3), 'uint8')); {HEAVY}"
+    )
+    assert run_python(code, str(tiny_folder)) == "['cv2', 'openvino']"
