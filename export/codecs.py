@@ -1,0 +1,85 @@
+"""Real encoder round trips in the real-time settings of video calls, through PyAV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+
+from idm_rt.types import RgbImage
+
+os.environ.setdefault("SVT_LOG", "1")  # libsvtav1 reports every setting on stderr otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """An encoder and decoder pair and how a quantiser between 0 (fine) and 1 (coarse) is asked for."""
+
+    encoder: str
+    decoder: str
+    options: Callable[[float], dict[str, str]]
+
+
+def _between(low: int, high: int, q: float) -> str:
+    return str(round(low + (high - low) * min(max(q, 0.0), 1.0)))
+
+
+def _vpx(q: float) -> dict[str, str]:
+    level = _between(8, 63, q)
+    return {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "qmin": level, "qmax": level, "b": "10M"}
+
+
+def _x264(q: float) -> dict[str, str]:
+    return {"preset": "veryfast", "tune": "zerolatency", "profile": "baseline", "qp": _between(20, 46, q)}
+
+
+def _svtav1(q: float) -> dict[str, str]:
+    return {"preset": "11", "crf": _between(18, 63, q), "svtav1-params": "lookahead=0:pred-struct=1:lp=1"}
+
+
+CODECS = {
+    "vp8": Codec("libvpx", "vp8", _vpx),
+    "vp9": Codec("libvpx-vp9", "vp9", _vpx),
+    "h264": Codec("libx264", "h264", _x264),
+    "av1": Codec("libsvtav1", "libdav1d", _svtav1),
+}
+
+
+def encode_decode(frames: Sequence[RgbImage], codec: Codec, q: float) -> list[RgbImage]:
+    """The frames (H, W, 3), H and W even, as a viewer of a call would see them; the first is a key frame.
+
+    Raises:
+        RuntimeError: the decoder returned another number of frames.
+    """
+    import av
+
+    height, width = frames[0].shape[:2]
+    encoder = av.CodecContext.create(codec.encoder, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
+    encoder.options = codec.options(q)
+    encoder.thread_count = 1
+    decoder = av.CodecContext.create(codec.decoder, "r")
+    decoder.thread_count = 1
+    decoded = []
+    for index, image in enumerate([*frames, None]):
+        picture = None
+        if image is not None:
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts = index
+        for packet in encoder.encode(picture):
+            decoded += decoder.decode(packet)
+    decoded += decoder.decode(None)
+    if len(decoded) != len(frames):
+        raise RuntimeError(f"{codec.encoder}: {len(frames)} frames went in, {len(decoded)} came out")
+    return [frame.to_ndarray(format="rgb24")[:height, :width] for frame in decoded]
+
+
+def jpeg_round_trip(image: RgbImage, quality: int) -> RgbImage:
+    """Encode and decode as JPEG (what MJPEG web cameras do), quality 1..100."""
+    data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])

