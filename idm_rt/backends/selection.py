@@ -30,6 +30,7 @@ class _Engine:
     install: str  # what to type to get it
     module: str | None  # file with ``open_model``; None: this version of idm_rt cannot run the engine
     distribution: str  # name of the package in its metadata
+    file: str = "onnx"  # kind of the model's file that it loads
     needs_gpu: bool = False  # of no use without an NVIDIA GPU
     auto_needs_gpu: bool = False  # ``auto`` takes it only with an NVIDIA GPU
 
@@ -38,7 +39,7 @@ class _Engine:
 _ENGINES = (
     _Engine("tensorrt", "tensorrt", "pip install 'idm-rt[tensorrt]'", None, "tensorrt", needs_gpu=True),
     _Engine("tensorrt-rtx", "tensorrt_rtx", "pip install 'idm-rt[rtx]'", None, "tensorrt-rtx-cu13", needs_gpu=True),
-    _Engine("torch", "torch", "pip install 'idm-rt[train]'", "torch_backend", "torch", auto_needs_gpu=True),
+    _Engine("torch", "torch", "pip install 'idm-rt[train]'", "torch_backend", "torch", "weights", auto_needs_gpu=True),
     _Engine("openvino", "openvino", "pip install --force-reinstall idm-rt", "openvino_backend", "openvino"),
     _Engine("onnxruntime", "onnxruntime", "pip install --force-reinstall idm-rt", "onnxruntime_backend", "onnxruntime"),
 )
@@ -91,7 +92,10 @@ def open_backend(
     Raises:
         EngineError: unknown engine; not available here; or it cannot be opened. For ``auto``: none can.
         ModelError: the model's file is missing or corrupt (another engine would not help).
+        ValueError: threads < 1.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, or None, found {threads}")
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "auto":
@@ -109,12 +113,7 @@ def _open_first(manifest: ModelManifest, threads: int | None, precision: str | N
     for engine in _ENGINES:
         status = _probe(engine, gpu=cuda_device_count() > 0)
         try:
-            if not (status.available and status.applicable):
-                raise EngineError(status.reason)
-            backend = _load(engine)(manifest, threads, precision)
-            if engine.auto_needs_gpu and backend.device == "cpu":
-                backend.close()
-                raise EngineError(f"{engine.package} {status.version} was built without CUDA or finds no usable GPU")
+            backend = _try_open(engine, status, manifest, threads, precision)
         except EngineError as error:
             passed_over.append((engine.name, str(error)))
             logger.log(logging.WARNING if status.applicable else logging.INFO, "not %s: %s", engine.name, error)
@@ -122,6 +121,21 @@ def _open_first(manifest: ModelManifest, threads: int | None, precision: str | N
         where = f"{backend.precision} on {backend.device}"
         return EngineChoice(backend, f"the fastest that works here ({where})", tuple(passed_over))
     raise EngineError("no engine works here; " + "; ".join(f"{name}: {reason}" for name, reason in passed_over))
+
+
+def _try_open(
+    engine: _Engine, status: EngineStatus, manifest: ModelManifest, threads: int | None, precision: str | None
+) -> Backend:
+    """Open one engine for ``auto``; EngineError with the reason when it is not to be taken."""
+    if not (status.available and status.applicable):
+        raise EngineError(status.reason)
+    if not manifest.has(engine.file):
+        raise EngineError(f"model {manifest.name!r} comes without the {engine.file} file that it needs")
+    backend = _load(engine)(manifest, threads, precision)
+    if engine.auto_needs_gpu and backend.device == "cpu":
+        backend.close()
+        raise EngineError(f"{engine.package} {status.version} was built without CUDA or finds no usable GPU")
+    return backend
 
 
 def _load(engine: _Engine) -> OpenModel:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from idm_rt.backends.base import Backend, check_batch, run_failure
+from idm_rt.backends.base import Backend, check_batch, open_failure, run_failure
 from idm_rt.errors import EngineError
 from idm_rt.model_manifest import ModelManifest
 from idm_rt.network import DenoiserNet, load_denoiser
@@ -41,7 +41,7 @@ class TorchBackend(Backend):
             device: "cpu" or "cuda:0"; None = CUDA when there is one.
 
         Raises:
-            EngineError: another precision.
+            EngineError: another precision, or the device is not there or full.
         """
         self.size = size
         self.device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -51,7 +51,10 @@ class TorchBackend(Backend):
         if threads is not None:
             torch.set_num_threads(threads)
         self._dtype = _DTYPES[self.precision]
-        self._net: DenoiserNet | None = net.eval().to(self.device, self._dtype)
+        try:
+            self._net: DenoiserNet | None = net.eval().to(self.device, self._dtype)
+        except RuntimeError as error:
+            raise open_failure(self.name, error) from error
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
         net.time.float()  # the time embedding stays f32: it costs nothing and fp16 would lose a factor of five
 

@@ -123,6 +123,21 @@ def test_a_file_that_is_no_onnx(engine: str, tmp_path: Path) -> None:
         open_backend(engine, load_manifest(folder))
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_network_for_another_task(engine: str, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    folder = tmp_path / "other"
+    folder.mkdir()
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, SIZE, SIZE]) for name in ("a", "b")]
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "other", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    save(model, str(folder / "model.onnx"))
+    write_manifest(folder)
+    with pytest.raises((EngineError, ModelError), match=r"(inputs and outputs \{'a'.*expected|'x_t' is not found)"):
+        open_backend(engine, load_manifest(folder))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_file_of_another_hash_is_never_opened(engine: str, tiny_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))

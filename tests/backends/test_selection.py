@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import write_manifest
 
-from idm_rt.backends import open_backend, probe_engines, selection
+from idm_rt.backends import Backend, open_backend, probe_engines, selection
 from idm_rt.config import ENGINES
 from idm_rt.errors import EngineError, ModelError
 from idm_rt.model_manifest import ModelManifest, load_manifest
@@ -146,6 +147,43 @@ def test_auto_with_a_gpu_warns_when_it_stays_unused(
         assert choice.backend.name == "openvino"
     assert "built without CUDA or finds no usable GPU" in dict(choice.passed_over)["torch"]
     assert [r.levelno for r in caplog.records] == [logging.WARNING] * 3
+
+
+def test_auto_passes_over_an_engine_whose_file_the_model_lacks(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "onnx-only"
+    folder.mkdir()
+    shutil.copy(tiny_folder / "model.onnx", folder)
+    write_manifest(folder)
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    choice = open_backend("auto", load_manifest(folder))
+    with choice.backend:
+        assert choice.backend.name == "openvino"
+    assert "'onnx-only' comes without the weights file that it needs" in dict(choice.passed_over)["torch"]
+
+
+def test_auto_takes_torch_on_a_gpu(manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice, not the GPU: the opened backend only says that it is on one."""
+    from idm_rt.backends import torch_backend
+
+    def open_on_gpu(manifest: ModelManifest, threads: int | None, precision: str | None) -> Backend:
+        backend = torch_backend.TorchBackend(
+            torch_backend.load_denoiser(manifest.verified_file("weights"), manifest.network), 64, device="cpu"
+        )
+        backend.device = "cuda:0"
+        return backend
+
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(torch_backend, "open_model", open_on_gpu)
+    choice = open_backend("auto", manifest)
+    assert (choice.backend.name, choice.reason) == ("torch", "the fastest that works here (f32 on cuda:0)")
+    assert [name for name, _ in choice.passed_over] == ["tensorrt", "tensorrt-rtx"]
+
+
+def test_threads_are_checked(manifest: ModelManifest) -> None:
+    with pytest.raises(ValueError, match="threads must be 1 or more, or None, found 0"):
+        open_backend("openvino", manifest, threads=0)
 
 
 def test_no_engine_at_all(manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch) -> None:
