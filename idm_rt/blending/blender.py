@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from idm_rt.blending.motion import GATE_SIZE, FloatMap, FlowEstimator, grey_of, photometric_gate, warp_by_flow
+from idm_rt.blending.motion import (
+    GATE_SIZE,
+    FloatMap,
+    FlowEstimator,
+    GreyImage,
+    grey_of,
+    photometric_gate,
+    warp_by_flow,
+)
 from idm_rt.blending.options import BlendOptions
 from idm_rt.types import FaceCrop, RestoredFace, RgbImage
 
@@ -19,7 +26,7 @@ class _History:
     """What is remembered of one track: its last output, in the space of its last crop."""
 
     image: RgbImage  # (S, S, 3) the last crop
-    grey: NDArray[np.uint8]  # (FLOW_SIZE, FLOW_SIZE) the same, small
+    grey: GreyImage  # (FLOW_SIZE, FLOW_SIZE) the same, small
     correction: FloatMap  # (S, S, 3) the last output
     count: FloatMap  # (GATE_SIZE, GATE_SIZE) how many frames the output stands for, pixel by pixel
     confidence: float
@@ -108,7 +115,7 @@ class TemporalBlender:
         self._remember(carried, grey, prediction.gate * prediction.count, timestamp_ms)
         return carried
 
-    def _predict(self, crop: FaceCrop, grey: NDArray[np.uint8]) -> _Prediction | None:
+    def _predict(self, crop: FaceCrop, grey: GreyImage) -> _Prediction | None:
         """Warp the track's last output into this crop; None without a usable history."""
         history = self._histories.get(crop.track.track_id)
         if history is None or history.image.shape != crop.image.shape:
@@ -134,7 +141,7 @@ class TemporalBlender:
         moved = warp_by_flow(output, flow, cv2.INTER_CUBIC)
         return cv2.scaleAdd(crop.image.astype(np.float32), -share, moved)
 
-    def _remember(self, face: RestoredFace, grey: NDArray[np.uint8], count: FloatMap, timestamp_ms: float) -> None:
+    def _remember(self, face: RestoredFace, grey: GreyImage, count: FloatMap, timestamp_ms: float) -> None:
         crop = face.crop
         self._histories[crop.track.track_id] = _History(
             crop.image, grey, face.correction, count, face.confidence, timestamp_ms

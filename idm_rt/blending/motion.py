@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from idm_rt.blending.options import BlendOptions
 from idm_rt.types import RgbImage
@@ -14,11 +13,14 @@ from idm_rt.types import RgbImage
 FLOW_SIZE = 128  # px side of the pictures the flow is found on
 GATE_SIZE = 64  # px side of the gate's and the count's grid
 
+_NOTHING = np.empty(0, np.float32)  # "no array" for cv2, which its type stubs accept
+
 # The part of the crop that is face in any pose: the noise level is the median disagreement in it.
 _FACE_ROWS = slice(GATE_SIZE // 4, GATE_SIZE * 13 // 16)
 _FACE_COLUMNS = slice(GATE_SIZE // 4, GATE_SIZE * 3 // 4)
 
-FloatMap = NDArray[np.float32]
+FloatMap = np.ndarray  # float32; cv2 types its results no closer
+GreyImage = np.ndarray  # uint8, one channel
 
 
 class FlowEstimator:
@@ -30,15 +32,15 @@ class FlowEstimator:
     """
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dis.setFinestScale(1)
 
-    def flow(self, grey: NDArray[np.uint8], previous: NDArray[np.uint8]) -> FloatMap:
+    def flow(self, grey: GreyImage, previous: GreyImage) -> FloatMap:
         """Where each pixel of ``grey`` was in ``previous``: (FLOW_SIZE, FLOW_SIZE, 2) px, to be added to x, y."""
-        return self._dis.calc(grey, previous, None)
+        return self._dis.calc(grey, previous, _NOTHING)
 
 
-def grey_of(crop: RgbImage) -> NDArray[np.uint8]:
+def grey_of(crop: RgbImage) -> GreyImage:
     """(S, S, 3) crop -> (FLOW_SIZE, FLOW_SIZE) grey picture."""
     small = cv2.resize(crop, (FLOW_SIZE, FLOW_SIZE), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -62,10 +64,10 @@ def warp_by_flow(image: np.ndarray, flow: FloatMap, interpolation: int = cv2.INT
         factor = size / flow.shape[0]
         flow = cv2.resize(flow, (size, size), interpolation=cv2.INTER_LINEAR) * np.float32(factor)
     positions = cv2.add(_pixel_grid(size), flow)
-    return cv2.remap(image, positions, None, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, positions, _NOTHING, interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
-def photometric_gate(grey: NDArray[np.uint8], warped_previous: NDArray[np.uint8], options: BlendOptions) -> FloatMap:
+def photometric_gate(grey: GreyImage, warped_previous: GreyImage, options: BlendOptions) -> FloatMap:
     """1 where the motion-compensated previous crop agrees with the present one within its noise, 0 where not.
 
     Returns:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import cv2
+import numpy as np
 
 from idm_rt.compositing.confidence import face_confidence
-from idm_rt.compositing.mask import soft_mask
+from idm_rt.compositing.evidence import evidence_gate
+from idm_rt.compositing.mask import FloatMap, soft_mask
 from idm_rt.compositing.options import CompositeOptions
-from idm_rt.compositing.paste import Patch, add_patches, mask_box, settle_overlaps, warp_to_frame
+from idm_rt.compositing.paste import (
+    Box,
+    Patch,
+    add_patches,
+    frame_box,
+    settle_overlaps,
+    support,
+    warp_to_frame,
+)
+from idm_rt.compositing.sharpness import sharpness_fade
 from idm_rt.compositing.tone import match_tone
-from idm_rt.types import RestoredFace, RgbImage, check_rgb
+from idm_rt.types import FloatArray, RestoredFace, RgbImage, check_rgb
 
 
 def composite(
@@ -40,27 +51,36 @@ def composite(
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength is {strength!r}, expected 0..1")
     options = options or CompositeOptions()
-    made = (make_patch(face, strength, image.shape[:2], options) for face in faces)
+    made = (make_patch(image, face, strength, options) for face in faces)
     patches = [patch for patch in made if patch is not None]
     if not patches:
         return image
     return add_patches(image, [patch.box for patch in patches], settle_overlaps(patches))
 
 
-def make_patch(
-    face: RestoredFace, strength: float, frame_hw: tuple[int, int], options: CompositeOptions
-) -> Patch | None:
+def make_patch(image: RgbImage, face: RestoredFace, strength: float, options: CompositeOptions) -> Patch | None:
     """What this face adds to the frame; None if that is nothing."""
     crop = face.crop
+    frame_hw = image.shape[0], image.shape[1]
     weight = strength * face.confidence * face_confidence(crop.track, frame_hw, options)
     if weight <= 0.0:
         return None
+    weight *= sharpness_fade(image, crop, options.sharp_oversampling, options.sharp_detail)
     mask = soft_mask(crop, options)
-    size = crop.image.shape[0]
-    box = mask_box(mask, crop.frame_to_crop, size, frame_hw)
-    if box[0] >= box[2] or box[1] >= box[3]:
+    window = support(mask, crop.image.shape[0])
+    box = frame_box(window, crop.frame_to_crop, frame_hw)
+    if weight <= 0.0 or box[0] >= box[2] or box[1] >= box[3]:
         return None
     correction = match_tone(face.correction, mask, options.tone_sigma, options.tone_share)
-    wide = cv2.resize(mask * weight, (size, size), interpolation=cv2.INTER_LINEAR)
-    delta = cv2.multiply(correction, cv2.merge([wide, wide, wide]))
-    return Patch(box, warp_to_frame(delta, crop.frame_to_crop, box), wide, crop.frame_to_crop)
+    gate = evidence_gate(crop.image, correction, options.evidence_gain, options.evidence_floor)
+    return _place(correction, mask * gate * np.float32(weight), crop.frame_to_crop, window, box)
+
+
+def _place(correction: FloatMap, weights: FloatMap, frame_to_crop: FloatArray, window: Box, box: Box) -> Patch:
+    """Weight the correction in the mask's window and move it into the frame's box."""
+    x0, y0, x1, y1 = window
+    size = correction.shape[0]
+    wide = cv2.resize(weights, (size, size), interpolation=cv2.INTER_LINEAR)[y0:y1, x0:x1]
+    delta = cv2.multiply(correction[y0:y1, x0:x1], cv2.merge([wide, wide, wide]))
+    to_window = frame_to_crop - np.array([[0.0, 0.0, x0], [0.0, 0.0, y0]])
+    return Patch(box, warp_to_frame(delta, to_window, box), wide, to_window)

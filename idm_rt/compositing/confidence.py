@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from idm_rt.compositing.options import CompositeOptions
@@ -11,7 +13,7 @@ from idm_rt.types import FaceTrack
 def smooth_step(value: float, low: float, high: float) -> float:
     """0 up to ``low``, 1 from ``high``, the cubic 3t^2 - 2t^3 between; not-a-number counts as ``low``."""
     t = (value - low) / (high - low)
-    t = min(max(t, 0.0), 1.0) if t == t else 0.0
+    t = min(max(t, 0.0), 1.0) if math.isfinite(t) else 0.0
     return t * t * (3.0 - 2.0 * t)
 
 

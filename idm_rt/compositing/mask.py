@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from idm_rt.compositing.options import CompositeOptions
 from idm_rt.geometry import transform_points
@@ -16,7 +15,7 @@ from idm_rt.types import FaceCrop, FloatArray
 MASK_SIZE = 64  # px side of the grid on which masks are drawn; 16 times cheaper than at 256, as smooth once enlarged
 _SUBPIXEL_BITS = 4
 
-FloatMap = NDArray[np.float32]
+FloatMap = np.ndarray  # float32; cv2 types its results no closer
 
 
 def soft_mask(crop: FaceCrop, options: CompositeOptions) -> FloatMap:

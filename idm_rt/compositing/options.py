@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_SHARP = ("sharp_oversampling", "sharp_detail")
+
 
 @dataclass(frozen=True, slots=True)
 class CompositeOptions:
@@ -17,11 +19,15 @@ class CompositeOptions:
     fade_in_frames: int = 4  # frames until a new track has its full effect; 0 for unrelated pictures
     forehead: float = 0.10  # the face oval is raised by this share of its height, towards the hair line
     feather: float = 0.05  # width of the soft edge, as a share of the crop's side (standard deviation)
-    tone_sigma: float = 0.12  # share of the crop's side: what is broader than this in a correction is tone
+    tone_sigma: float = 0.18  # share of the crop's side: what is broader than this in a correction is tone
     tone_share: float = 1.0  # how much of the tone is taken out, 0..1
+    evidence_gain: float = 1.5  # a correction may reach this many times the crop's local contrast ...
+    evidence_floor: float = 1.0  # ... plus these 8-bit steps
+    sharp_oversampling: tuple[float, float] = (1.0, 1.5)  # frame px per crop px from which sharp faces are left alone
+    sharp_detail: tuple[float, float] = (0.08, 0.16)  # full effect below the first, none above the second
 
     def __post_init__(self) -> None:
-        for name in ("yaw_fade_deg", "pitch_fade_deg", "score_fade", "inside_fade"):
+        for name in ("yaw_fade_deg", "pitch_fade_deg", "score_fade", "inside_fade", *_SHARP):
             low, high = getattr(self, name)
             if not low < high:
                 raise ValueError(f"{name} is {(low, high)!r}, expected the first number below the second")
@@ -31,3 +37,7 @@ class CompositeOptions:
             raise ValueError(f"expected forehead 0..0.5, feather 0..0.2, found {self.forehead!r}, {self.feather!r}")
         if not 0.0 < self.tone_sigma <= 1.0 or not 0.0 <= self.tone_share <= 1.0:
             raise ValueError(f"expected tone_sigma, tone_share 0..1, found {self.tone_sigma!r}, {self.tone_share!r}")
+        if self.evidence_gain < 0 or self.evidence_floor < 0:
+            raise ValueError(
+                f"expected an evidence of 0 or more, found {self.evidence_gain!r}, {self.evidence_floor!r}"
+            )

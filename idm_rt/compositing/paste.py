@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from idm_rt.compositing.mask import FloatMap
 from idm_rt.geometry import compose, invert_affine, scale_of, transform_points
 from idm_rt.types import FloatArray, RgbImage
 
-FloatMap = NDArray[np.float32]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in frame px, end exclusive
 
 
@@ -23,42 +22,47 @@ class Patch:
 
     box: Box
     delta: FloatMap  # (h, w, 3) 8-bit steps, already times its weight
-    crop_weight: FloatMap  # (S, S) 0..1, in the crop: moved into the frame only where faces overlap
-    frame_to_crop: FloatArray  # (2, 3)
+    crop_weight: FloatMap  # 0..1, in a window of the crop: moved into the frame only where faces overlap
+    to_crop: FloatArray  # (2, 3): frame px -> px of that window
 
 
-def mask_box(mask: FloatMap, frame_to_crop: FloatArray, size: int, frame_hw: tuple[int, int]) -> Box:
-    """Smallest frame rectangle that covers the mask's support; clipped to the frame, maybe empty (x0 == x1)."""
+def support(mask: FloatMap, size: int) -> Box:
+    """Smallest rectangle of an enlarged mask, in px of the (size, size) crop, that holds all that is not 0.
+
+    One cell more on each side: an enlarged mask reaches half a cell beyond its last non-zero one.
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return 0, 0, 0, 0
-    # One cell more on each side: an enlarged mask reaches half a cell beyond its last non-zero one.
-    cell = size / mask.shape[0]
-    left, right = (columns[0] - 1) * cell, (columns[-1] + 2) * cell - 1
-    top, bottom = (rows[0] - 1) * cell, (rows[-1] + 2) * cell - 1
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+    edges = np.array([columns[0] - 1, rows[0] - 1, columns[-1] + 2, rows[-1] + 2]) * (size / mask.shape[0])
+    x0, y0, x1, y1 = (int(v) for v in np.clip([*np.floor(edges[:2]), *np.ceil(edges[2:])], 0, size))
+    return x0, y0, x1, y1
+
+
+def frame_box(window: Box, frame_to_crop: FloatArray, frame_hw: tuple[int, int]) -> Box:
+    """Smallest frame rectangle that covers a rectangle of the crop; clipped to the frame, maybe empty."""
+    left, top, right, bottom = window
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64) - 0.5
     points = transform_points(invert_affine(frame_to_crop), corners)
-    height, width = frame_hw
-    limits = np.array([width, height])
+    limits = np.array([frame_hw[1], frame_hw[0]])
     low = np.clip(np.floor(points.min(axis=0)) - 1, 0, limits).astype(int)
     high = np.clip(np.ceil(points.max(axis=0)) + 2, 0, limits).astype(int)
     return int(low[0]), int(low[1]), int(max(low[0], high[0])), int(max(low[1], high[1]))
 
 
-def warp_to_frame(values: FloatMap, frame_to_crop: FloatArray, box: Box) -> FloatMap:
-    """Pull (S, S[, C]) values given in the crop into the frame rectangle ``box``; 0 outside the crop.
+def warp_to_frame(values: FloatMap, to_crop: FloatArray, box: Box) -> FloatMap:
+    """Pull (h, w[, C]) values into the frame rectangle ``box``; 0 outside of them. ``to_crop`` maps frame px to theirs.
 
     A face smaller than its crop is averaged down first, or crop detail above the frame's Nyquist rate would alias
-    into shimmer. Enlarging is bilinear: cubic rings at the strong edges that a correction has around eyes and teeth,
-    costs twice as much, and could not be told apart on real faces.
+    into shimmer. Enlarging is bilinear: cubic rings at the strong edges that a correction has around eyes and teeth
+    and costs twice as much.
     """
-    matrix = invert_affine(frame_to_crop)
-    factor = max(1, int(scale_of(frame_to_crop)))
-    factor = min(factor, values.shape[0])
+    matrix = invert_affine(to_crop)
+    factor = min(max(1, int(scale_of(to_crop))), *values.shape[:2])
     if factor > 1:
-        side = values.shape[0] // factor
-        whole = np.ascontiguousarray(values[: side * factor, : side * factor])
-        values = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
+        height, width = values.shape[0] // factor, values.shape[1] // factor
+        whole = np.ascontiguousarray(values[: height * factor, : width * factor])
+        values = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
         middle = 0.5 * factor - 0.5
         matrix = compose(matrix, np.array([[factor, 0.0, middle], [0.0, factor, middle]]))
     x0, y0, x1, y1 = box
@@ -80,7 +84,7 @@ def settle_overlaps(patches: Sequence[Patch]) -> list[FloatMap]:
             continue
         for k in (i, j):
             if k not in weights:  # copied once, before the first change
-                weights[k] = warp_to_frame(patches[k].crop_weight, patches[k].frame_to_crop, patches[k].box)
+                weights[k] = warp_to_frame(patches[k].crop_weight, patches[k].to_crop, patches[k].box)
                 deltas[k] = deltas[k].copy()
         mine, other = _window(inner, patches[i].box), _window(inner, patches[j].box)
         for values in (deltas, weights):
@@ -92,7 +96,7 @@ def settle_overlaps(patches: Sequence[Patch]) -> list[FloatMap]:
 
 
 def add_patches(image: RgbImage, boxes: Sequence[Box], deltas: Sequence[FloatMap]) -> RgbImage:
-    """A copy of the image plus each delta in its box; rounded to the nearest (ties to even), held within 0..255."""
+    """A copy of the image plus each delta, rounded to whole steps (ties to even), in its box; held within 0..255."""
     out = image.copy()
     for (x0, y0, x1, y1), delta in zip(boxes, deltas, strict=True):
         out[y0:y1, x0:x1] = cv2.add(out[y0:y1, x0:x1], delta, dtype=cv2.CV_8U)

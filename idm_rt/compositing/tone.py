@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from idm_rt.compositing.mask import FloatMap
 
 _TONE_SIZE = 32  # px side of the grid: tone is far broader than its 8 px cells
 
-FloatMap = NDArray[np.float32]
 
-
-def match_tone(correction: FloatMap, mask: FloatMap, sigma: float, share: float) -> FloatMap:
+def match_tone(correction: FloatMap, mask: FloatMap, sigma: float, share: float = 1.0) -> FloatMap:
     """The correction without what in it is broader than detail, per channel.
 
     The broad part is the mask-weighted Gaussian mean (normalised convolution, Knutsson and Westin, CVPR 1993), so
