@@ -108,9 +108,7 @@ def training_loader(faces: FaceSet, batch: int, seed: int, start: int, workers: 
     if not workers:
         return DataLoader(stream, batch_size=batch)
     # spawn: a forked child inherits OpenCV's and torch's thread pools in a locked state and hangs
-    return DataLoader(
-        stream, batch_size=batch, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn"
-    )
+    return DataLoader(stream, batch_size=batch, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
 
 
 def evaluation_pairs(faces: FaceSet, level: str, limit: int | None = None) -> Iterator[tuple[FaceRecord, FacePair]]:

@@ -112,7 +112,7 @@ def between(good: float, bad: float, badness: float) -> float:
 
 def render_frames(canvas: RgbImage, scale: float, count: int, rng: Rng) -> tuple[list[RgbImage], list[FloatArray]]:
     """``count`` frames of a slowly moving head and the (2, 3) motion of each, in frame px."""
-    size = max(16, int(round(canvas.shape[0] * scale / 2)) * 2)
+    size = max(16, round(canvas.shape[0] * scale / 2) * 2)
     still = cv2.warpAffine(
         canvas if scale >= 1 else cv2.GaussianBlur(canvas, (0, 0), 0.45 / scale),
         scaling(scale),

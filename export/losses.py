@@ -61,7 +61,9 @@ class VggHed(nn.Module):
         """Distance per picture, (N,)."""
         with torch.no_grad():
             targets = self.features(truth)
-        distances = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(self.features(estimate), targets, strict=True)]
+        distances = [
+            (a - b).square().sum(1).mean((1, 2)) for a, b in zip(self.features(estimate), targets, strict=True)
+        ]
         return torch.stack(distances).mean(0)
 
 

@@ -57,6 +57,7 @@ class FaceRecord:
     photo_px: float  # side of the aligned crop inside the photo
     yaw_deg: float
     sharpness: float
+    origin: str = ""  # where the photo comes from, for attribution
 
 
 def sharpness(face: RgbImage) -> float:
@@ -151,6 +152,7 @@ def prepare_photo(
         photo_px=round(photo_px, 1),
         yaw_deg=round(face.yaw_deg, 1),
         sharpness=round(crispness, 1),
+        origin=row.get("origin", ""),
     )
 
 
@@ -160,7 +162,7 @@ def prepare(photos: Path, out: Path, options: PrepareOptions) -> list[FaceRecord
     (out / "faces").mkdir(parents=True, exist_ok=True)
     records: list[FaceRecord] = []
     skipped: list[dict[str, str]] = []
-    with FaceLandmarker(find_landmarker(), max_faces=3, video=False) as landmarker:
+    with FaceLandmarker(find_landmarker(), max_faces=3) as landmarker:
         for row in tqdm(rows, desc="prepare", unit="photo", disable=None):
             result = prepare_photo(photos, row, out, landmarker, options)
             if isinstance(result, FaceRecord):

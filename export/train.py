@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class TrainConfig:
     gan_from: int = 36_000
     detail_px: int = 112  # side of the crops that the perceptual network and the discriminator see
     detail_share: float = 0.5  # share of the batch that they see
-    validate_every: int = 3_000
+    validate_every: int = 2_000
     seed: int = 1
     network: dict[str, Any] = field(default_factory=lambda: DenoiserConfig().to_dict())
 
@@ -91,15 +92,15 @@ def detail_crops(pictures: list[Tensor], size: int, rng: np.random.Generator) ->
         x, y = centre or (int(rng.integers(width)), int(rng.integers(height)))
         x, y = x + int(rng.integers(-12, 13)) - size // 2, y + int(rng.integers(-12, 13)) - size // 2
         corners.append((min(max(x, 0), width - size), min(max(y, 0), height - size)))
-    return [
-        torch.stack([p[i, :, y : y + size, x : x + size] for i, (x, y) in enumerate(corners)]) for p in pictures
-    ]
+    return [torch.stack([p[i, :, y : y + size, x : x + size] for i, (x, y) in enumerate(corners)]) for p in pictures]
 
 
 class Trainer:
     """State of a run: network, averaged network, discriminator, optimisers and how far it got."""
 
-    def __init__(self, config: TrainConfig, faces: FaceSet, val: FaceSet, run: RunDirectory, vgg: VggHed | None) -> None:
+    def __init__(
+        self, config: TrainConfig, faces: FaceSet, val: FaceSet, run: RunDirectory, vgg: VggHed | None
+    ) -> None:
         self.config, self.faces, self.val, self.run, self.vgg = config, faces, val, run, vgg
         torch.manual_seed(config.seed)
         shape = DenoiserConfig.from_dict(config.network)
@@ -110,6 +111,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.learning_rate, betas=(0.9, 0.99))
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 2e-4, betas=(0.5, 0.99))
         self.seen = 0
+        self.started_s, self.resumed_at = 0.0, 0
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -193,6 +195,7 @@ class Trainer:
         config = self.config
         loader = iter(training_loader(self.faces, config.batch, config.seed, self.seen))
         sums: dict[str, list[float]] = {}
+        self.started_s, self.resumed_at = time.monotonic(), self.seen
         with tqdm(total=config.samples, initial=self.seen, unit="sample", desc="train", disable=None) as bar:
             while self.seen < config.samples:
                 clean, degraded = next(loader)
@@ -205,7 +208,12 @@ class Trainer:
                     sums = {}
 
     def _report(self, sums: dict[str, list[float]]) -> None:
-        row = {"seen": self.seen, **{name: round(float(np.mean(values)), 5) for name, values in sums.items()}}
+        rate = (self.seen - self.resumed_at) / (time.monotonic() - self.started_s)
+        row = {
+            "seen": self.seen,
+            "samples_per_s": round(rate, 2),
+            **{name: round(float(np.mean(values)), 5) for name, values in sums.items()},
+        }
         self.run.log({**row, **validate(self.ema, self.val, self.vgg, self.run.path / f"sheet-{self.seen:07d}.png")})
         self.save()
 
@@ -218,11 +226,16 @@ def validate(net: DenoiserNet, faces: FaceSet, vgg: VggHed | None, sheet: Path, 
     clean = to_unit(torch.stack([to_chw(pair.clean) for pair in pairs]))
     y = to_unit(torch.stack([to_chw(pair.degraded) for pair in pairs]))
     eps = torch.randn(1, *y.shape[1:], generator=torch.Generator().manual_seed(0))
-    results = {"input": y, **{f"x{n}": torch.cat([sample(denoiser_of(net), p, eps, n) for p in y.split(8)]) for n in (1, 4)}}
+    results = {
+        "input": y,
+        **{f"x{n}": torch.cat([sample(denoiser_of(net), p, eps, n) for p in y.split(8)]) for n in (1, 4)},
+    }
     out = {}
     for name, picture in results.items():
         picture = picture.clamp(-1, 1)
-        out[f"psnr_{name}"] = round(float((-10 * torch.log10((picture - clean).square().mean((1, 2, 3)) / 4)).mean()), 3)
+        out[f"psnr_{name}"] = round(
+            float((-10 * torch.log10((picture - clean).square().mean((1, 2, 3)) / 4)).mean()), 3
+        )
         if vgg is not None:
             pieces = zip(picture.split(8), clean.split(8), strict=True)
             out[f"vgg_{name}"] = round(float(torch.cat([vgg(a, b) for a, b in pieces]).mean()), 4)

@@ -1,0 +1,164 @@
+"""Run directory -> a model folder that the engines load: ``python -m export.package_model RUN FACES OUT_FOLDER``.
+
+Writes model.safetensors, model.onnx (f32), model_fp16.onnx, model.json with their SHA-256, and MODEL_CARD.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export.evaluate import markdown
+from export.export_onnx import OPSET, export_onnx
+from export.prepare import FaceRecord, read_records
+from export.runs import moved_into_place, run_command, write_atomic, write_json
+from idm_rt.config import STEPS
+from idm_rt.diffusion import KAPPA
+from idm_rt.errors import ConfigError
+from idm_rt.geometry import ALIGN_TEMPLATE, CROP_SIZE
+from idm_rt.model_manifest import MANIFEST_NAME, SCHEMA
+from idm_rt.network import DenoiserConfig, DenoiserNet
+
+log = logging.getLogger(__name__)
+
+LICENCE = "Apache-2.0"
+TOLERANCE = {"f32_db": 60.0, "bf16_db": 45.0, "fp16_db": 50.0}
+
+
+def averaged_network(run: Path) -> tuple[DenoiserNet, dict[str, Any], int]:
+    """The averaged (EMA) network of a run, the run's configuration and the samples it has seen.
+
+    Raises:
+        ConfigError: not a run directory, or no usable checkpoint in it.
+    """
+    try:
+        config = json.loads((run / "config.json").read_text())
+        state = torch.load(run / "checkpoint.pt", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{run} is not a training run: {error.filename} is missing") from error
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise ConfigError(f"{run} holds a damaged checkpoint ({error}); train again") from error
+    net = DenoiserNet(DenoiserConfig.from_dict(config["network"]))
+    net.load_state_dict(state["ema"])
+    return net.eval(), config, state["seen"]
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """A file's line in the manifest."""
+    data = path.read_bytes()
+    return {"path": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def package(run: Path, faces: Path, out: Path, version: str, evaluation: Path | None) -> None:
+    """Write the model folder; see the module's text."""
+    from safetensors.torch import save_file
+
+    net, config, seen = averaged_network(run)
+    out.mkdir(parents=True, exist_ok=True)
+    with moved_into_place(out / "model.safetensors") as path:
+        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, path)
+    parity = {p: export_onnx(net, out / name, p) for p, name in (("f32", "model.onnx"), ("fp16", "model_fp16.onnx"))}
+    log.info("ONNX against torch: %s dB", {k: round(v, 1) for k, v in parity.items()})
+    manifest = {
+        "schema": SCHEMA,
+        "name": out.name,
+        "version": version,
+        "licence": LICENCE,
+        "crop_size": CROP_SIZE,
+        "align_template": ALIGN_TEMPLATE.tolist(),
+        "steps": list(STEPS),
+        "kappa": KAPPA,
+        "network": net.config.to_dict(),
+        "files": {
+            "onnx": file_entry(out / "model.onnx"),
+            "onnx_fp16": file_entry(out / "model_fp16.onnx"),
+            "weights": file_entry(out / "model.safetensors"),
+        },
+        "tolerance": TOLERANCE,
+        "training": {"config": config, "samples_seen": seen, "onnx_opset": OPSET},
+    }
+    write_json(out / MANIFEST_NAME, manifest)
+    report = json.loads(evaluation.read_text()) if evaluation else None
+    write_atomic(out / "MODEL_CARD.md", model_card(manifest, read_records(faces), report).encode())
+
+
+def model_card(manifest: dict[str, Any], records: list[FaceRecord], report: dict[str, Any] | None) -> str:
+    """What the model is, what it learnt from, how good it is and where it fails, as Markdown."""
+    parameters = sum(p.numel() for p in DenoiserNet(DenoiserConfig.from_dict(manifest["network"])).parameters())
+    training = manifest["training"]
+    return f"""# {manifest["name"]} {manifest["version"]}
+
+Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 diffusion steps. {parameters / 1e6:.2f} million
+parameters, norm-free U-Net on 4x4 pixel blocks (`idm_rt/network.py`), bridge diffusion (`idm_rt/diffusion.py`),
+kappa {manifest["kappa"]}. Licence of the weights: {manifest["licence"]}.
+
+## Training
+
+{training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.train`, configuration in model.json): pixel
+loss, then vgg-hed features on crops, then a patch discriminator. Degradations are those of a call: camera faults and a
+real encoder round trip (VP8, VP9, H.264, AV1); one face in ten is left clean.
+
+## Data
+
+{len(records)} aligned faces after filters, split by person. The photos themselves are not part of this project.
+
+| source | licence | origin | train | val |
+|---|---|---|---|---|
+{data_table(records)}
+
+## Measured
+
+{measured(report)}
+## Limits
+
+- Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it does not
+  invent what a face of under about 60 px across does not show.
+- More steps refine little at this stage of training; the table above says how much.
+- Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
+  children and very old people are rare in it.
+- It restores whatever picture it is given and cannot tell a person from a picture of one.
+
+## Use and consent
+
+For improving the picture of people who take part in a call and know that it is improved. It must not be used to
+identify people, nor as evidence of what a person looked like: restored detail is plausible, not recorded.
+"""
+
+
+def data_table(records: list[FaceRecord]) -> str:
+    """One line per source and licence."""
+    counts = Counter((r.source, r.licence, r.origin, r.split) for r in records)
+    keys = sorted({key[:3] for key in counts})
+    return "\n".join(
+        f"| {s} | {lic} | {o} | {counts[s, lic, o, 'train']} | {counts[s, lic, o, 'val']} |" for s, lic, o in keys
+    )
+
+
+def measured(report: dict[str, Any] | None) -> str:
+    """The evaluation's tables and how to make them again."""
+    if report is None:
+        return "Not measured yet; run `python -m export.evaluate` and package again.\n"
+    return f"`python -m export.evaluate FACES WEIGHTS OUT` gave:\n\n{markdown(report)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m export.package_model", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("out", type=Path, help="for instance engines/models/idm-face-256")
+    parser.add_argument("--version", default="0.1.0")
+    parser.add_argument("--evaluation", type=Path, help="evaluation.json to put into the card")
+    args = parser.parse_args(argv)
+    return run_command(lambda: package(args.run, args.faces, args.out, args.version, args.evaluation))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

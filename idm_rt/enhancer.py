@@ -1,0 +1,193 @@
+"""The public face of the library: pictures in, pictures out, faults turned into bypass."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from idm_rt.blending import TemporalBlender
+from idm_rt.compositing import CompositeOptions
+from idm_rt.config import EnhancerConfig
+from idm_rt.errors import IdmError
+from idm_rt.model_store import find_landmarker
+from idm_rt.pipeline import Pipeline, PipelineResult
+from idm_rt.restorer import Restorer, open_restorer
+from idm_rt.timing import Clock, StageTimer
+from idm_rt.tracking import FaceTracker, TrackerOptions, open_tracker
+from idm_rt.types import FaceTrack, Frame, RgbImage, check_rgb
+
+log = logging.getLogger(__name__)
+
+REOPEN_AFTER_S = 2.0  # a stage that keeps failing is opened anew, at most this often
+
+
+@dataclass(slots=True)
+class EnhancerCounts:
+    """What happened so far."""
+
+    frames: int = 0
+    frames_with_faces: int = 0
+    faces: int = 0  # summed over frames
+    restored: int = 0  # faces that went through the network, summed over frames
+    scene_cuts: int = 0
+    bypassed: dict[str, int] = field(default_factory=dict)  # frames shown as they were, by cause
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancedFrame:
+    """The outcome of the newest frame."""
+
+    tracks: tuple[FaceTrack, ...] = ()
+    scene_cut: bool = False
+    bypassed: str | None = None  # why the original picture was shown, None if it was not
+
+
+def tracker_for(config: EnhancerConfig) -> FaceTracker:
+    """The face tracker that a configuration asks for."""
+    options = TrackerOptions(max_faces=config.max_faces, min_face_px=config.min_face_px, video=config.temporal)
+    return open_tracker(find_landmarker(config.landmarker), options)
+
+
+def restorer_for(config: EnhancerConfig) -> Restorer:
+    """The restorer that a configuration asks for."""
+    return open_restorer(config.model, config.engine, config.threads)
+
+
+class Enhancer:
+    """Restores the faces of a stream of pictures.
+
+    One stream and one thread at a time. A fault in a stage never reaches the caller of ``process``: the original
+    picture is returned, the fault is counted and logged once per cause, and the stages are opened anew when it lasts.
+    """
+
+    def __init__(
+        self,
+        config: EnhancerConfig | None = None,
+        *,
+        timer: StageTimer | None = None,
+        clock: Clock = time.monotonic,
+        make_tracker: Callable[[EnhancerConfig], FaceTracker] = tracker_for,
+        make_restorer: Callable[[EnhancerConfig], Restorer] = restorer_for,
+    ) -> None:
+        """Open the models.
+
+        Raises:
+            ModelError: a model file is missing or corrupt.
+            EngineError: the engine cannot be had.
+        """
+        self.config = config or EnhancerConfig()
+        self.timer = timer or StageTimer()
+        self.counts = EnhancerCounts()
+        self.last = EnhancedFrame()
+        self._clock, self._make_tracker, self._make_restorer = clock, make_tracker, make_restorer
+        self._faulty_since: float | None = None
+        self._open()
+
+    def _open(self) -> None:
+        config = self.config
+        self.restorer = self._make_restorer(config)
+        try:
+            self._tracker = self._make_tracker(config)
+        except BaseException:
+            self.restorer.close()
+            raise
+        options = CompositeOptions(
+            min_face_px=config.min_face_px,
+            fade_in_frames=CompositeOptions().fade_in_frames if config.temporal else 0,
+        )
+        blender = TemporalBlender() if config.temporal else None
+        self._pipeline = Pipeline(self._tracker, self.restorer, blender, options, self.timer)
+
+    def process(self, image: RgbImage, timestamp_ms: float) -> RgbImage:
+        """Restore the faces of one picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; never changed.
+            timestamp_ms: when it is shown; should rise from picture to picture.
+
+        Returns:
+            (H, W, 3) uint8 RGB. Pixels outside the faces equal the input bit for bit; the very same array is returned
+            when nothing is changed (no face, strength 0, or a fault: see ``last.bypassed``).
+
+        Raises:
+            TypeError, ValueError: not such a picture.
+        """
+        return self.process_frame(Frame(check_rgb(image)), timestamp_ms).image
+
+    def process_frame(self, frame: Frame, timestamp_ms: float) -> Frame:
+        """The same for a ``Frame``; pts and time_base are kept."""
+        self.counts.frames += 1
+        if self.config.strength == 0.0:
+            self.last = EnhancedFrame()
+            return frame
+        try:
+            with self.timer.stage("frame"):
+                result = self._pipeline.process(frame, timestamp_ms, self.config.steps, self.config.strength)
+        except Exception as error:  # any fault means bypass: a call must go on
+            return self._bypass(frame, error)
+        self._faulty_since = None
+        return self._count(result)
+
+    def _count(self, result: PipelineResult) -> Frame:
+        self.counts.faces += len(result.tracks)
+        self.counts.restored += result.restored
+        self.counts.frames_with_faces += bool(result.tracks)
+        self.counts.scene_cuts += result.scene_cut
+        self.last = EnhancedFrame(tuple(result.tracks), result.scene_cut)
+        return result.frame
+
+    def _bypass(self, frame: Frame, error: Exception) -> Frame:
+        cause = f"{type(error).__name__}: {error}"
+        if cause not in self.counts.bypassed:
+            known = isinstance(error, IdmError)
+            log.warning("showing the original picture: %s", cause, exc_info=None if known else error)
+        self.counts.bypassed[cause] = self.counts.bypassed.get(cause, 0) + 1
+        self.last = EnhancedFrame(bypassed=cause)
+        self._recover()
+        return frame
+
+    def _recover(self) -> None:
+        """Start the stages afresh; a fault that lasts has them opened anew, now and then."""
+        now = self._clock()
+        if self._faulty_since is None:
+            self._faulty_since = now
+        elif now - self._faulty_since >= REOPEN_AFTER_S:
+            self._faulty_since = now
+            self._reopen()
+            return
+        try:
+            self._pipeline.reset()
+        except Exception:  # a stage that cannot even be reset is replaced at the next attempt
+            log.debug("reset failed", exc_info=True)
+
+    def _reopen(self) -> None:
+        self.close()
+        try:
+            self._open()
+        except Exception as error:  # stay in bypass and try again later
+            log.warning("could not open the models again: %s", error)
+
+    def warm_up(self) -> None:
+        """Pay for lazy set-up now rather than in the first frames."""
+        self.restorer.warm_up()
+
+    def reset(self) -> None:
+        """Forget every face: the next picture starts a new stream. Counts and times stay."""
+        self._pipeline.reset()
+
+    def close(self) -> None:
+        """Free the models; calling it twice is fine."""
+        self._tracker.close()
+        self.restorer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
