@@ -26,8 +26,8 @@ from idm_rt.errors import ConfigError
 from idm_rt.geometry import CROP_SIZE, align_matrix, crop_face, scale_of
 from idm_rt.landmarks import five_points
 from idm_rt.model_store import find_landmarker
-from idm_rt.tracking.landmarker import FaceLandmarker, RawFace
-from idm_rt.types import FloatArray, RgbImage
+from idm_rt.tracking import FaceTracker, TrackerOptions, open_tracker
+from idm_rt.types import FaceTrack, FloatArray, RgbImage
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def canvas_matrix(points_xy: FloatArray) -> FloatArray:
     return matrix
 
 
-def list_photos(folder: Path) -> list[dict[str, str]]:
+def photo_table(folder: Path) -> list[dict[str, str]]:
     """Rows of faces.csv, or one row per picture file.
 
     Raises:
@@ -104,7 +104,7 @@ def read_rgb(path: Path) -> RgbImage | None:
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def reason_to_skip(face: RawFace, photo_px: float, crispness: float, options: PrepareOptions) -> str | None:
+def reason_to_skip(face: FaceTrack, photo_px: float, crispness: float, options: PrepareOptions) -> str | None:
     """Why a face is not good enough, or None."""
     if photo_px < options.min_photo_px:
         return f"small: crop of {photo_px:.0f} px, at least {options.min_photo_px:.0f} wanted"
@@ -115,22 +115,17 @@ def reason_to_skip(face: RawFace, photo_px: float, crispness: float, options: Pr
     return None
 
 
-def largest(faces: list[RawFace]) -> RawFace:
-    """The face whose landmarks span the largest area."""
-    return max(faces, key=lambda face: float(np.prod(np.ptp(face.landmarks_xy, axis=0))))
-
-
 def prepare_photo(
-    photos: Path, row: dict[str, str], out: Path, landmarker: FaceLandmarker, options: PrepareOptions
+    photos: Path, row: dict[str, str], out: Path, tracker: FaceTracker, options: PrepareOptions
 ) -> FaceRecord | str:
     """Cut one face, or say why not."""
     image = read_rgb(photos / row["file"])
     if image is None:
         return "unreadable"
-    faces = landmarker.detect(image, 0)
+    faces = tracker.update(image, 0).tracks
     if not faces:
         return "no face found"
-    face = largest(faces)
+    face = faces[0]  # the largest
     matrix = canvas_matrix(five_points(face.landmarks_xy))
     canvas = crop_face(image, matrix, CANVAS_SIZE)
     margin = (CANVAS_SIZE - CROP_SIZE) // 2
@@ -158,13 +153,13 @@ def prepare_photo(
 
 def prepare(photos: Path, out: Path, options: PrepareOptions) -> list[FaceRecord]:
     """Cut every usable face below ``photos`` into ``out``; what is left out is listed in skipped.jsonl."""
-    rows = list_photos(photos)
+    rows = photo_table(photos)
     (out / "faces").mkdir(parents=True, exist_ok=True)
     records: list[FaceRecord] = []
     skipped: list[dict[str, str]] = []
-    with FaceLandmarker(find_landmarker(), max_faces=3) as landmarker:
+    with open_tracker(find_landmarker(), TrackerOptions(max_faces=3, video=False)) as tracker:
         for row in tqdm(rows, desc="prepare", unit="photo", disable=None):
-            result = prepare_photo(photos, row, out, landmarker, options)
+            result = prepare_photo(photos, row, out, tracker, options)
             if isinstance(result, FaceRecord):
                 records.append(result)
             else:

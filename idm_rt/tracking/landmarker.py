@@ -6,6 +6,8 @@ picture, without memory: see ``finders`` for what keeps faces over time and why 
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import math
 import weakref
 import zipfile
@@ -20,6 +22,8 @@ from idm_rt.errors import EngineError, ModelError
 from idm_rt.landmarks import NUM_LANDMARKS
 from idm_rt.tracking.quiet import quiet_native_stderr
 from idm_rt.types import FloatArray, RgbImage, check_rgb
+
+logger = logging.getLogger(__name__)
 
 _DETECTOR_MEMBER = "face_detector.tflite"
 _MIN_SIDE = 8  # px: nothing to find below, and mediapipe refuses some degenerate shapes
@@ -67,8 +71,8 @@ class _Task:
         with quiet_native_stderr(_CHATTER):
             self._task = create()
         self._talks = True  # the first inference logs too
-        # mediapipe 1.2.2 raises from its own __del__ at interpreter exit unless close() ran before: finalize does,
-        # through atexit, while the module globals still exist.
+        # mediapipe 1.2.2 raises from its own __del__ at interpreter exit unless it was closed; finalize comes first,
+        # when this object is dropped or through atexit.
         self._finalizer = weakref.finalize(self, _close_quietly, self._task)
 
     def close(self) -> None:
@@ -192,8 +196,14 @@ def pose_degrees(matrix: FloatArray) -> tuple[float, float]:
 
 
 def _close_quietly(task: Any) -> None:
-    with quiet_native_stderr(_CHATTER):
-        task.close()
+    try:
+        with quiet_native_stderr(_CHATTER):
+            task.close()
+    except RuntimeError as error:
+        # At interpreter exit mediapipe's worker thread is gone before any atexit hook runs, so close() cannot work
+        # and its __del__ would print a TypeError. One reference more and __del__ never runs; the process ends anyway.
+        logger.debug("a mediapipe task was left to the end of the process: %s", error)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
 
 
 def _mediapipe() -> Any:

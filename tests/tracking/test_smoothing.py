@@ -26,7 +26,8 @@ def test_constant_in_constant_out(still: np.ndarray) -> None:
 @settings(deadline=None)
 @given(sequences, st.floats(-500, 500), st.floats(-500, 500))
 def test_shifted_input_gives_the_shifted_output(sequence: np.ndarray, dx: float, dy: float) -> None:
-    assert np.allclose(run(sequence + [dx, dy]), run(sequence) + [dx, dy], atol=1e-6)
+    shift = np.array([dx, dy])
+    assert np.allclose(run(sequence + shift), run(sequence) + shift, atol=1e-6)
 
 
 @settings(deadline=None)

@@ -1,0 +1,286 @@
+"""The real nets on real faces: a public-domain photo, and a clip where the shared data is at hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from idm_rt import model_store
+from idm_rt.errors import EngineError, ModelError
+from idm_rt.geometry import align_matrix, transform_points
+from idm_rt.landmarks import five_points
+from idm_rt.model_files import find_fault
+from idm_rt.tracking import FaceTracker, TrackerOptions, open_tracker
+from idm_rt.tracking.landmarker import FaceDetector, FaceLandmarker, pose_degrees
+
+TASK = model_store.cache_dir() / model_store.FACE_LANDMARKER.record.path
+SHARED = Path(os.environ.get("IDM_RT_SHARED") or Path(__file__).parents[3] / "shared")
+CLIP = SHARED / "data" / "clips" / "d3.mp4"
+
+needs_task = pytest.mark.skipif(
+    find_fault(TASK, model_store.FACE_LANDMARKER.record) is not None,
+    reason="face_landmarker.task is not in the cache; 'idm-rt models fetch' gets it",
+)
+needs_clip = pytest.mark.skipif(not CLIP.exists(), reason="no shared clips; set IDM_RT_SHARED to their folder")
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """(512, 512, 3): an astronaut, her face about 100 px wide at (220, 115)."""
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.fixture(scope="module")
+def portrait(photo: np.ndarray) -> np.ndarray:
+    """(256, 256, 3): the same face, large."""
+    return np.ascontiguousarray(photo[0:256, 96:352])
+
+
+@pytest.fixture(scope="module")
+def landmarker() -> Iterator[FaceLandmarker]:
+    with FaceLandmarker(TASK) as opened:
+        yield opened
+
+
+def read_clip(limit: int, path: Path = CLIP) -> list[np.ndarray]:
+    import av
+
+    frames: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == limit:
+                break
+    return frames
+
+
+def follow(tracker: FaceTracker, frames: list[np.ndarray], step_ms: float = 33.0) -> list[np.ndarray]:
+    """Landmarks of the single face of each frame."""
+    landmarks = []
+    for i, frame in enumerate(frames):
+        (track,) = tracker.update(frame, step_ms * i).tracks
+        landmarks.append(track.landmarks_xy)
+    return landmarks
+
+
+@needs_task
+def test_landmarks_lie_on_the_face(portrait: np.ndarray, landmarker: FaceLandmarker) -> None:
+    (face,) = landmarker.detect(portrait)
+    left_eye, right_eye, nose, left_mouth, right_mouth = five_points(face.landmarks_xy)
+    assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+    assert abs(face.yaw_deg) < 30 and abs(face.pitch_deg) < 30
+
+
+@needs_task
+def test_pixel_centres_lie_at_integers(portrait: np.ndarray, landmarker: FaceLandmarker) -> None:
+    (face,) = landmarker.detect(portrait)
+    for factor in (2, 3):
+        large = cv2.resize(portrait, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        (bigger,) = landmarker.detect(large)
+        shift = ((bigger.landmarks_xy + 0.5) / factor - 0.5 - face.landmarks_xy).mean(axis=0)
+        assert np.abs(shift).max() < 0.4
+
+
+@needs_task
+def test_mirrored_face_turns_the_other_way(portrait: np.ndarray, landmarker: FaceLandmarker) -> None:
+    (face,) = landmarker.detect(portrait)
+    (mirrored,) = landmarker.detect(np.ascontiguousarray(portrait[:, ::-1]))
+    assert mirrored.yaw_deg == pytest.approx(-face.yaw_deg, abs=4)
+    assert mirrored.pitch_deg == pytest.approx(face.pitch_deg, abs=4)
+
+
+def test_pose_signs() -> None:
+    def turned(yaw: float, pitch: float) -> np.ndarray:
+        """Third column: where the face looks, x to the viewer's right, y up, z to the camera."""
+        y, p = np.radians([yaw, pitch])
+        matrix = np.eye(4)
+        matrix[:3, 2] = [np.sin(y) * np.cos(p), np.sin(p), np.cos(y) * np.cos(p)]
+        return matrix
+
+    for yaw, pitch in ((0, 0), (30, 0), (-70, 10), (20, -40)):
+        assert pose_degrees(turned(yaw, pitch)) == pytest.approx((yaw, pitch))
+
+
+@needs_task
+@needs_clip
+@pytest.mark.parametrize("name", ["s18.mp4", "s32.mp4"])
+def test_head_that_turns_to_the_viewers_right_has_its_nose_there(name: str) -> None:
+    (frame,) = read_clip(1, CLIP.with_name(name))
+    with open_tracker(TASK) as tracker:
+        (track,) = tracker.update(frame, 0).tracks
+    left_eye, right_eye, nose, _, _ = five_points(track.landmarks_xy)
+    across = (right_eye - left_eye) / np.linalg.norm(right_eye - left_eye)
+    offset = (nose - (left_eye + right_eye) / 2) @ across
+    assert abs(track.yaw_deg) > 10 and np.sign(offset) == np.sign(track.yaw_deg)
+
+
+@needs_task
+def test_detector_misses_what_windows_find(photo: np.ndarray) -> None:
+    """The reason why frames are searched tile by tile."""
+    small = cv2.resize(photo, (240, 240), interpolation=cv2.INTER_AREA)  # a face of about 60 px
+    frame = np.full((720, 1280, 3), 100, np.uint8)
+    frame[400:640, 900:1140] = small
+    with FaceDetector(TASK) as detector:
+        assert detector.detect(frame) == []
+    with open_tracker(TASK, TrackerOptions(video=False)) as tracker:
+        (track,) = tracker.update(frame, 0).tracks
+    assert 960 < track.box_xyxy[0] < track.box_xyxy[2] < 1080 and track.score > 0.5
+
+
+@needs_task
+def test_twenty_faces_in_one_photo(photo: np.ndarray) -> None:
+    frame = np.full((1040, 1300, 3), 100, np.uint8)
+    for i in range(20):
+        x, y = 260 * (i % 5), 260 * (i // 5)
+        frame[y : y + 256, x : x + 256] = cv2.resize(photo, (256, 256), interpolation=cv2.INTER_AREA)
+    with open_tracker(TASK, TrackerOptions(video=False, max_faces=32)) as tracker:
+        tracks = tracker.update(frame, 0).tracks
+    assert len(tracks) == 20
+    cells = {(int(t.box_xyxy[0] // 260), int(t.box_xyxy[1] // 260)) for t in tracks}
+    assert len(cells) == 20
+
+
+@needs_task
+def test_face_that_leaves_the_frame_is_followed_until_a_third_is_gone(photo: np.ndarray) -> None:
+    portrait = np.ascontiguousarray(photo[0:300, 60:400])
+    with open_tracker(TASK) as tracker, FaceLandmarker(TASK) as landmarker:
+        (whole,) = landmarker.detect(portrait)
+        x0, _, x1, _ = whole.box_xyxy
+        ids, errors = set(), []
+        for i in range(22):
+            cut = int(x0 + (x1 - x0) * 0.35 * max(0, i - 5) / 16)
+            moved = np.full_like(portrait, 90)
+            moved[:, : portrait.shape[1] - cut] = portrait[:, cut:]
+            (track,) = tracker.update(moved, 33.0 * i).tracks
+            ids.add(track.track_id)
+            errors.append(np.abs(track.landmarks_xy + np.array([cut, 0]) - whole.landmarks_xy).mean() / (x1 - x0))
+    assert ids == {0} and max(errors[8:]) < 0.06
+    assert track.score < 0.8  # a part is outside
+
+
+@needs_task
+def test_still_face_in_noise_is_steady_in_the_crop(portrait: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    frames = [np.clip(portrait + rng.normal(0, 6, portrait.shape), 0, 255).astype(np.uint8) for _ in range(30)]
+    with open_tracker(TASK) as tracker, FaceLandmarker(TASK) as landmarker:
+        raw = [five_points(landmarker.detect(frame)[0].landmarks_xy) for frame in frames]
+        smooth = [five_points(xy) for xy in follow(tracker, frames)]
+    matrix = align_matrix(np.mean(raw, axis=0))
+    raw_step, step = (
+        np.abs(np.diff([transform_points(matrix, points) for points in series[8:]], axis=0)).mean()
+        for series in (raw, smooth)
+    )
+    assert step < raw_step / 3 and step < 0.2  # crop px per frame
+
+
+@needs_task
+@pytest.mark.parametrize("hw", [(1, 1), (1, 700), (2, 2000), (359, 641)])
+def test_empty_and_degenerate_frames(hw: tuple[int, int]) -> None:
+    for video in (True, False):
+        with open_tracker(TASK, TrackerOptions(video=video)) as tracker:
+            assert [tracker.update(np.zeros((*hw, 3), np.uint8), 0).tracks for _ in range(2)] == [[], []]
+
+
+@needs_task
+def test_cost_follows_the_face_not_the_frame(portrait: np.ndarray) -> None:
+    """The same face in frames of 3 and of 27 times its pixels; minima, for the machine may be busy."""
+    best = {}
+    with open_tracker(TASK) as tracker:
+        for hw in ((480, 640), (1440, 1920)):
+            frame = np.full((*hw, 3), 100, np.uint8)
+            large = cv2.resize(portrait, (450, 450), interpolation=cv2.INTER_CUBIC)
+            frame[10:460, 90:540] = large
+            times = []
+            for i in range(24):
+                start = time.perf_counter()
+                tracks = tracker.update(frame, 33.0 * i).tracks
+                times.append(time.perf_counter() - start)
+            assert len(tracks) == 1
+            best[hw] = float(np.quantile(times, 0.2))
+    assert best[(1440, 1920)] < 1.5 * best[(480, 640)]
+
+
+@needs_task
+@needs_clip
+def test_real_clip_keeps_one_id_and_lags_little() -> None:
+    frames = read_clip(60)
+    with FaceLandmarker(TASK) as landmarker, open_tracker(TASK) as tracker:
+        raw = np.array([landmarker.detect(frame)[0].landmarks_xy for frame in frames])
+        results = [tracker.update(frame, 40.0 * i) for i, frame in enumerate(frames)]
+    assert {track.track_id for result in results for track in result.tracks} == {0}
+    assert not any(result.scene_cut for result in results) and all(result.tracks for result in results)
+    smooth = np.array([result.tracks[0].landmarks_xy for result in results])
+    size = np.ptp(raw[0], axis=0).max()
+    assert np.linalg.norm(smooth - raw, axis=2).mean() < 0.01 * size
+    bend = [np.linalg.norm(np.diff(xy, 2, axis=0), axis=2).mean() for xy in (raw, smooth)]
+    assert bend[1] < 0.8 * bend[0]
+
+
+@needs_task
+@needs_clip
+def test_real_clip_cut_to_a_photo_and_back(photo: np.ndarray) -> None:
+    clip = read_clip(4)
+    with open_tracker(TASK) as tracker:
+        results = [tracker.update(image, 33.0 * i) for i, image in enumerate([*clip, photo, photo, *clip])]
+    assert [i for i, result in enumerate(results) if result.scene_cut] == [4, 6]
+    first, second, third = (
+        {t.track_id for r in part for t in r.tracks} for part in (results[:4], results[4:6], results[6:])
+    )
+    assert len(first | second | third) == 3
+
+
+def test_missing_and_broken_files_say_what_to_do(tmp_path: Path) -> None:
+    broken, empty = tmp_path / "broken.task", tmp_path / "empty.task"
+    broken.write_bytes(b"not a zip file")
+    empty.write_bytes(b"")
+    for kind in (FaceLandmarker, FaceDetector):
+        for path in (tmp_path / "absent.task", broken, empty, tmp_path):
+            with pytest.raises(ModelError, match="models fetch") as info:
+                kind(path)
+            assert str(path) in str(info.value) and "\n" not in str(info.value)
+
+
+def test_missing_mediapipe_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(EngineError, match="pip install mediapipe"):
+        FaceLandmarker(tmp_path / "any.task")
+
+
+@needs_task
+def test_process_that_forgets_to_close_ends_quietly() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from skimage.data import astronaut\n"
+        "from idm_rt.tracking import open_tracker\n"
+        "tracker = open_tracker(sys.argv[1])\n"
+        "print(len(tracker.update(astronaut(), 0).tracks))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(TASK)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "1")
+    assert done.stderr == ""
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, idm_rt.tracking; print([m for m in ('numpy', 'cv2', 'mediapipe') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@needs_task
+def test_closed_landmarker_is_a_bug() -> None:
+    landmarker = FaceLandmarker(TASK)
+    landmarker.close()
+    landmarker.close()
+    with pytest.raises(ValueError, match="closed"):
+        landmarker.detect(np.zeros((64, 64, 3), np.uint8))
