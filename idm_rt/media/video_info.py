@@ -110,6 +110,19 @@ def _fraction(value: Any) -> Fraction | None:
     return Fraction(int(value.numerator), int(value.denominator)) if value else None
 
 
+def stated_end_s(container: av.container.InputContainer, stream: VideoStream) -> float | None:
+    """When the video track ends according to the file's own index or header; None if it only could be guessed."""
+    if "mov" in container.format.name and stream.duration:
+        return float(stream.duration + (stream.start_time or 0)) * float(stream.time_base or 0)
+    if "matroska" not in container.format.name:
+        return None
+    if "DURATION" in stream.metadata:  # e.g. 00:01:02.345000000, written by FFmpeg and mkvtoolnix for each track
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return 3600.0 * int(hours) + 60.0 * int(minutes) + float(seconds)
+    alone = not container.streams.audio  # else the longest track counts
+    return container.duration / av.time_base if container.duration and alone else None
+
+
 def _frame_count(stream: VideoStream, duration_s: float | None) -> int | None:
     if stream.frames:
         return int(stream.frames)

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from idm_rt.errors import MediaError
 from idm_rt.media.files import check_input
-from idm_rt.media.video_info import VideoInfo, describe
+from idm_rt.media.video_info import VideoInfo, describe, stated_end_s
 from idm_rt.types import RgbImage
 
 _LOG = logging.getLogger(__name__)
@@ -86,8 +86,9 @@ class VideoReader:
             self._stream = _video_stream(self._container, self.path)
             self._metadata = dict(self._container.metadata)
             self._time_base: Any = self._stream.time_base
+            self._sound_time_bases = [stream.time_base for stream in self._container.streams.audio]
             self._errors = 0
-            self._last_end_s = 0.0
+            self._last_end_s = self._tolerance_s = 0.0
             self._previous_pts: int | None = None
             self._decoded = self._decode()
             first = next(self._decoded, None)
@@ -133,6 +134,11 @@ class VideoReader:
         """Seconds per pts unit of the video track; a rational number whose type belongs to PyAV."""
         return self._time_base
 
+    @property
+    def time_bases(self) -> list[Any]:
+        """Those of the video track and of the sound tracks, in this order."""
+        return [self._time_base, *self._sound_time_bases]
+
     def _decode(self) -> Iterator[VideoFrame]:
         """Frames in display order; a packet that cannot be decoded is counted and left out."""
         assert self._container is not None
@@ -174,6 +180,8 @@ class VideoReader:
         self.frames_read += 1
         self._previous_pts = pts
         self._last_end_s = (pts + frame.duration) * float(time_base)
+        # How far the end may lie from what the file states: a frame and a half, more if its duration is not known.
+        self._tolerance_s = max(1.5 * frame.duration * float(time_base), 0.05) if frame.duration else 0.5
         return record
 
     def _pts(self, frame: VideoFrame) -> int:
@@ -193,19 +201,14 @@ class VideoReader:
 
     def _find_damage(self) -> str | None:
         expected = int(self._stream.frames)
-        end_s = self._expected_end_s()
+        end_s = stated_end_s(self._container, self._stream) if self._container else None
         # An edit list may hide frames on purpose: fewer frames are damage only if the end is missing too.
-        cut = end_s is not None and self._last_end_s < end_s - max(0.5, 0.02 * end_s)
+        cut = end_s is not None and self._last_end_s < end_s - self._tolerance_s
         if not self._errors and not cut:
             return None
         found = f"{self.frames_read} of {expected}" if expected > self.frames_read else f"{self.frames_read}"
-        until = f", it ends at {self._last_end_s:.1f} s of {end_s:.1f} s" if cut else ""
+        until = f", up to {self._last_end_s:.1f} s of {end_s:.1f} s" if cut else ""
         return f"the file is damaged or cut: {found} frames could be decoded{until}"
-
-    def _expected_end_s(self) -> float | None:
-        if not self._stream.duration:
-            return None
-        return float(self._stream.duration + (self._stream.start_time or 0)) * float(self._time_base)
 
     def _announce(self) -> None:
         info = self.info

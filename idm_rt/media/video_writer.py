@@ -19,7 +19,7 @@ from idm_rt.media.audio_copy import AudioCopy, start_s
 from idm_rt.media.files import PendingFile, check_output, os_errors
 from idm_rt.media.video_frame import changed_frame, colour_like, fresh_frame, pixel_format_for
 from idm_rt.media.video_reader import DecodedFrame, VideoReader
-from idm_rt.media.video_target import VideoTarget, add_video_stream, video_target
+from idm_rt.media.video_target import VideoTarget, add_video_stream, muxer_options, video_target
 from idm_rt.types import RgbImage, check_rgb
 
 _LOG = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class VideoWriter:
             str(self._pending.temporary.absolute()),
             mode="w",
             format=target.container,
-            container_options=target.muxer_options,
+            container_options=muxer_options(target, self._reader.time_bases),
         )
         kept = {key: value for key, value in self._reader.metadata.items() if key not in _MUXER_TAGS}
         self._output.metadata.update(kept)

@@ -20,6 +20,7 @@ Plane = NDArray[np.uint8]
 # is also what swscale decodes it with.
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 _BT601 = (0.299, 0.114)
+_CHROMA_TAPS = np.array([0.25, 0.5, 0.25], np.float32)  # horizontal low-pass before every second column is dropped
 
 
 def rgb_to_yuv_matrix(matrix_coefficients: int, full_range: bool) -> tuple[FloatArray, FloatArray]:
@@ -62,9 +63,9 @@ def add_difference(
         return
     subsampled = planes[1].shape != planes[0].shape
     x0, y0, x1, y1 = box
-    if subsampled:  # whole chroma samples; beyond an odd border there is nothing to include
+    if subsampled:  # whole chroma samples, and their neighbours, which share the outermost changed pixels
         height, width = planes[0].shape
-        x0, y0, x1, y1 = x0 & ~1, y0 & ~1, min(width, x1 + x1 % 2), min(height, y1 + y1 % 2)
+        x0, y0, x1, y1 = max(0, x0 - 2) & ~1, y0 & ~1, min(width, x1 + 2 + x1 % 2), min(height, y1 + y1 % 2)
     difference = np.subtract(after[y0:y1, x0:x1], before[y0:y1, x0:x1], dtype=np.float32)
     linear, _ = rgb_to_yuv_matrix(matrix_coefficients, full_range)
     for plane, change in zip(planes, _split(cv2.transform(difference, linear), subsampled), strict=True):
@@ -89,15 +90,18 @@ def changed_box(before: RgbImage, after: RgbImage) -> tuple[int, int, int, int] 
 
 
 def _split(yuv: np.ndarray, subsampled: bool) -> list[np.ndarray]:
-    """(H, W, 3) to three planes; the chroma ones averaged over 2x2 pixels, the border repeated for odd sizes."""
+    """(H, W, 3) to three planes, the chroma ones at half the resolution if asked, rounded up for odd sizes.
+
+    Chroma samples lie on the even columns and between two rows (ITU-T H.264, figure E-1, type 0, the default, and what
+    swscale decodes): averaging 2x2 pixels instead would move all colours by half a pixel.
+    """
     if not subsampled:
         return [yuv[..., 0], yuv[..., 1], yuv[..., 2]]
-    height, width = yuv.shape[:2]
-    chroma = yuv[..., 1:]
-    if height % 2 or width % 2:
-        chroma = np.pad(chroma, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    half = ((width + 1) // 2, (height + 1) // 2)
-    small = cv2.resize(np.ascontiguousarray(chroma), half, interpolation=cv2.INTER_AREA)
+    chroma = np.ascontiguousarray(yuv[..., 1:])
+    chroma = cv2.sepFilter2D(chroma, -1, _CHROMA_TAPS, np.ones(1, np.float32), borderType=cv2.BORDER_REPLICATE)[:, ::2]
+    if len(chroma) % 2:
+        chroma = np.concatenate([chroma, chroma[-1:]])
+    small = 0.5 * (chroma[::2] + chroma[1::2])
     return [yuv[..., 0], small[..., 0], small[..., 1]]
 
 
