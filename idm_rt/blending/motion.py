@@ -13,8 +13,6 @@ from idm_rt.types import RgbImage
 FLOW_SIZE = 128  # px side of the pictures the flow is found on
 GATE_SIZE = 64  # px side of the gate's and the count's grid
 
-_NOTHING = np.empty(0, np.float32)  # "no array" for cv2, which its type stubs accept
-
 # The part of the crop that is face in any pose: the noise level is the median disagreement in it.
 _FACE_ROWS = slice(GATE_SIZE // 4, GATE_SIZE * 13 // 16)
 _FACE_COLUMNS = slice(GATE_SIZE // 4, GATE_SIZE * 3 // 4)
@@ -37,7 +35,7 @@ class FlowEstimator:
 
     def flow(self, grey: GreyImage, previous: GreyImage) -> FloatMap:
         """Where each pixel of ``grey`` was in ``previous``: (FLOW_SIZE, FLOW_SIZE, 2) px, to be added to x, y."""
-        return self._dis.calc(grey, previous, _NOTHING)
+        return self._dis.calc(grey, previous, None)  # type: ignore[call-overload]  # None is allowed
 
 
 def grey_of(crop: RgbImage) -> GreyImage:
@@ -64,7 +62,9 @@ def warp_by_flow(image: np.ndarray, flow: FloatMap, interpolation: int = cv2.INT
         factor = size / flow.shape[0]
         flow = cv2.resize(flow, (size, size), interpolation=cv2.INTER_LINEAR) * np.float32(factor)
     positions = cv2.add(_pixel_grid(size), flow)
-    return cv2.remap(image, positions, _NOTHING, interpolation, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(  # type: ignore[call-overload]  # the stubs do not know that the second map may be None
+        image, positions, None, interpolation, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def photometric_gate(grey: GreyImage, warped_previous: GreyImage, options: BlendOptions) -> FloatMap:
