@@ -105,10 +105,18 @@ def to_unit(batch: Tensor) -> Tensor:
 def training_loader(faces: FaceSet, batch: int, seed: int, start: int, workers: int = 1) -> DataLoader:
     """Batches of (clean, degraded) from sample ``start`` on."""
     stream = PairStream(faces, seed, start)
+    own = torch.Generator()  # else opening the loader would advance the generator that the training noise comes from
     if not workers:
-        return DataLoader(stream, batch_size=batch)
+        return DataLoader(stream, batch_size=batch, generator=own)
     # spawn: a forked child inherits OpenCV's and torch's thread pools in a locked state and hangs
-    return DataLoader(stream, batch_size=batch, num_workers=workers, prefetch_factor=4, multiprocessing_context="spawn")
+    return DataLoader(
+        stream,
+        batch_size=batch,
+        generator=own,
+        num_workers=workers,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",
+    )
 
 
 def evaluation_pairs(faces: FaceSet, level: str, limit: int | None = None) -> Iterator[tuple[FaceRecord, FacePair]]:

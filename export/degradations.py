@@ -222,8 +222,8 @@ def network(frames: list[RgbImage], level: Level, rng: Rng) -> list[RgbImage]:
 def pad_for_codec(frame: RgbImage, smallest: int = 64) -> RgbImage:
     """Mirror a frame out to at least 64 px and even sides (libsvtav1 refuses less)."""
     height, width = frame.shape[:2]
-    bottom = max(0, smallest - height) + height % 2
-    right = max(0, smallest - width) + width % 2
+    bottom = max(smallest, height + height % 2) - height
+    right = max(smallest, width + width % 2) - width
     if not bottom and not right:
         return frame
     return cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
