@@ -13,11 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from idm_rt.errors import MediaError
 from idm_rt.media.deep_image import encode_deep, read_deep
 from idm_rt.media.files import check_input, check_output, os_errors, replacing
+from idm_rt.media.orientation import EXIF_ORIENTATIONS, UPRIGHT
 from idm_rt.types import RgbImage, check_rgb
 
 _LOG = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 _MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # px, limits of the formats (of libjpeg's build for JPEG)
 _MAX_JPEG_EXIF = 65_533  # bytes, one APP1 segment
 _EXIF_ORIENTATION = 0x0112
+# Description, maker, model, software, date, artist, copyright, and the EXIF and GPS directories.
+_DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 33432, 34665, 34853}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,10 @@ def _read(path: Path, picture: Image.Image) -> Photo:
         _LOG.warning("%s holds %d pictures; only the first is used", path, count)
     exif = picture.getexif()
     orientation = exif.pop(_EXIF_ORIENTATION, 1)
-    pixels = _deep_pixels(path, picture, orientation) or _pixels(path, picture)
+    if picture.format == "TIFF":  # where the layout of the file is told in the same tags
+        for tag in set(exif) - _DESCRIPTIVE_TAGS:
+            del exif[tag]
+    pixels = _deep_pixels(path, picture, orientation) or _pixels(path, picture, orientation)
     return Photo(
         image=pixels.image,
         path=path,
@@ -178,21 +184,22 @@ def _deep_pixels(path: Path, picture: Image.Image, orientation: int) -> _Pixels 
     return _Pixels(image, grayscale, alpha, colour, picture.info.get("icc_profile"))
 
 
-def _pixels(path: Path, picture: Image.Image) -> _Pixels:
+def _pixels(path: Path, picture: Image.Image, orientation: int) -> _Pixels:
     """Pixels of a photo with at most 8 bits per channel."""
     if picture.mode in ("F", "I") or picture.mode.startswith("I;"):
         raise MediaError(f"{path} has pixels of the kind {picture.mode}; convert it to 8 or 16 bits per channel")
     picture.load()
     profile = picture.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(picture)
-    grayscale = upright.mode in ("1", "L", "LA", "La")
+    grayscale = picture.mode in ("1", "L", "LA", "La")
+    upright = EXIF_ORIENTATIONS.get(orientation, UPRIGHT).apply
     alpha = None
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        alpha = np.array(upright.getchannel("A"))
-    elif upright.mode == "CMYK":
-        upright, profile = _cmyk_to_rgb(upright, profile), None
-    return _Pixels(np.array(upright.convert("RGB")), grayscale, alpha, None, profile)
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        alpha = np.array(upright(np.asarray(picture.getchannel("A"))), order="C")
+    elif picture.mode == "CMYK":
+        picture, profile = _cmyk_to_rgb(picture, profile), None
+    image = np.array(upright(np.asarray(picture.convert("RGB"))), order="C")
+    return _Pixels(image, grayscale, alpha, None, profile)
 
 
 def _cmyk_to_rgb(picture: Image.Image, profile: bytes | None) -> Image.Image:

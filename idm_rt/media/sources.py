@@ -68,14 +68,14 @@ def _refuse_heif(path: Path) -> None:
 def check_job(source: PhotoInput | FolderInput | VideoInput, output: str | Path, *, overwrite: bool) -> Path:
     """Refuse an output that does not fit the input, before a model is loaded; returns the output as a path.
 
-    A folder's output is a folder, made if it is missing; its photos are checked one by one when they are written.
+    A folder's output is a folder, made if it is missing; photos are written into it under their own names.
 
     Raises:
         MediaError: suffix of another kind, existing output, output equal to the input, folder missing or not writable.
     """
     output = Path(output)
     if isinstance(source, FolderInput):
-        _check_folder(source, output)
+        _check_folder(source, output, overwrite)
         return output
     photo = isinstance(source, PhotoInput)
     kind, other = (PHOTO_SUFFIXES, VIDEO_SUFFIXES) if photo else (VIDEO_SUFFIXES, PHOTO_SUFFIXES)
@@ -120,7 +120,7 @@ def _photos_in(folder: Path) -> tuple[Path, ...]:
     return photos
 
 
-def _check_folder(source: FolderInput, output: Path) -> None:
+def _check_folder(source: FolderInput, output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise MediaError(f"the input {source.path} is a folder but the output {output} is a file; name a folder")
     if output.exists() and os.path.samefile(output, source.path):
@@ -128,6 +128,12 @@ def _check_folder(source: FolderInput, output: Path) -> None:
     if output.exists() and not os.access(output, os.W_OK | os.X_OK):
         raise MediaError(f"the output folder {output} is not writable; choose another folder or change its rights")
     if output.exists():
+        existing = [photo.name for photo in source.photos if os.path.lexists(output / photo.name)]
+        if existing and not overwrite:
+            raise MediaError(
+                f"the output folder {output} holds {existing[0]} already ({len(existing)} such files); "
+                "add --overwrite to replace them or choose another folder"
+            )
         return
     if not output.parent.is_dir():
         raise MediaError(f"the folder {output.parent} does not exist; create it or choose another output folder")

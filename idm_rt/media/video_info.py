@@ -17,7 +17,6 @@ from av.video.stream import VideoStream
 from idm_rt.media.orientation import UPRIGHT, Orientation, orientation_of_matrix
 
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_RGB_MATRIX = 0  # ITU-T H.273 matrix coefficients: no matrix, the planes are G, B, R
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction  # width over height of a pixel, 1 if not stated
     display_matrix: tuple[int, ...] | None  # nine fixed-point numbers, see orientation_of_matrix
     orientation: Orientation  # from stored to upright
+    is_rgb: bool  # the planes hold RGB or a palette and not luma and chroma
     has_audio: bool
 
     @property
@@ -53,11 +53,6 @@ class VideoInfo:
     def upright_size(self) -> tuple[int, int]:
         """(width, height) px as displayed (not yet stretched by the sample aspect ratio)."""
         return self.orientation.size(self.width, self.height)
-
-    @property
-    def is_rgb(self) -> bool:
-        """The planes hold RGB and not luma and chroma."""
-        return self.color_space == _RGB_MATRIX or self.pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr"))
 
 
 def describe(path: Path, container: av.container.InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
@@ -83,6 +78,7 @@ def describe(path: Path, container: av.container.InputContainer, stream: VideoSt
         sample_aspect_ratio=_fraction(stream.sample_aspect_ratio) or Fraction(1),
         display_matrix=matrix,
         orientation=(orientation_of_matrix(matrix) if matrix else None) or UPRIGHT,
+        is_rgb=first.format.is_rgb or first.format.has_palette,
         has_audio=bool(container.streams.audio),
     )
 

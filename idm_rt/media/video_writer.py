@@ -112,7 +112,8 @@ class VideoWriter:
         encoded = self._encodable(image, frame)
         encoded.pts = self._rising(frame.pts)
         encoded.time_base = frame.time_base
-        self._durations[encoded.pts] = frame.duration
+        if frame.duration > 0:
+            self._durations[encoded.pts] = frame.duration
         with _writing(self.path):
             self._mux(encoded)
         self.frames_written += 1

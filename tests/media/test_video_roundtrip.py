@@ -101,6 +101,35 @@ def test_any_rising_times_are_kept(make_clip, tmp_path, steps, start, denominato
     assert seconds(read(target)[1]) == [Fraction(p, denominator) for p in pts]
 
 
+def test_frames_hidden_by_an_edit_list_stay_hidden(make_clip, tmp_path):
+    """A phone's trimmed clip: the file holds more than it shows, and its sound starts before it."""
+    whole, source, target = (
+        make_clip("whole.mp4", audio="aac", pts=tuple(range(30))),
+        tmp_path / "cut.mp4",
+        tmp_path / "o.mp4",
+    )
+    with av.open(str(whole)) as container, av.open(str(source), "w") as output:
+        streams = {s.index: output.add_stream_from_template(s, opaque=True) for s in container.streams}
+        for packet in container.demux():
+            if packet.dts is not None:
+                shift = round(Fraction(1, 3) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts - shift,
+                    packet.dts - shift,
+                    streams[packet.stream_index],
+                )
+                output.mux(packet)
+    _, before = read(source)
+    assert 15 < len(before) < 30
+    transcode(source, target)
+    _, after = read(target)
+    assert seconds(after) == seconds(before)
+    with av.open(str(source)) as a, av.open(str(target)) as b:
+        start_before, start_after = (next(c.decode(audio=0)) for c in (a, b))
+    assert abs(start_before.time - start_after.time) < 0.001
+    assert_same_look(before, after)
+
+
 def test_last_frame_keeps_its_duration(make_clip, tmp_path):
     source = make_clip(pts=VFR, time_base=Fraction(1, 12345))
     transcode(source, tmp_path / "out.mp4")
@@ -266,7 +295,7 @@ def test_opus_goes_into_webm_and_aac_does_not(make_clip, tmp_path):
     opus, aac = make_clip("opus.mkv", audio="libopus"), make_clip("aac.mp4", audio="aac")
     transcode(opus, tmp_path / "out.webm")
     assert [d for d, _ in packets(tmp_path / "out.webm")] == [d for d, _ in packets(opus)]
-    with VideoReader(aac) as reader, pytest.raises(MediaError, match="aac sound .* use|suffix .mkv"):
+    with VideoReader(aac) as reader, pytest.raises(MediaError, match=r"aac sound .* suffix \.mkv"):
         VideoWriter(tmp_path / "no.webm", like=reader).__enter__()
     assert not list(tmp_path.glob("*no.webm*"))
 
@@ -286,7 +315,7 @@ def test_a_changed_region_is_written_and_the_rest_stays(make_clip, tmp_path, los
     with VideoReader(source) as reader, VideoWriter(target, like=reader) as writer:
         for frame in reader:
             image = frame.image.copy()
-            image[10:30, 12:33] = np.clip(image[10:30, 12:33].astype(int) + (30, -20, 10), 0, 255)
+            image[10:30, 12:33] = np.clip(image[10:30, 12:33] + np.array((30, -20, 10)), 0, 255)
             writer.write(image, frame)
     assert writer.frames_changed == writer.frames_written == 12
     assert not writer.copied
