@@ -15,18 +15,18 @@ class StageTimer:
     """Collects the duration of named stages; holds at most ``capacity`` samples per stage (the newest)."""
 
     def __init__(self, clock: Clock = time.perf_counter, capacity: int = 100_000) -> None:
-        self._clock = clock
+        self.clock = clock
         self._capacity = capacity
         self._samples_ms: dict[str, list[float]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the body of the ``with`` block, whether it returns or raises."""
-        start = self._clock()
+        start = self.clock()
         try:
             yield
         finally:
-            self.add(name, (self._clock() - start) * 1000.0)
+            self.add(name, (self.clock() - start) * 1000.0)
 
     def add(self, name: str, milliseconds: float) -> None:
         """Record one duration."""

@@ -1,0 +1,1 @@
+"""The shipped models, installed as ``idm_rt.engines``. Data, not code."""

@@ -1,0 +1,7 @@
+"""The command line. Importing it loads no heavy library, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from idm_rt.cli.main import main
+
+__all__ = ["main"]
