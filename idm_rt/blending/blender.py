@@ -95,11 +95,12 @@ class TemporalBlender:
     def _blend_face(self, face: RestoredFace, timestamp_ms: float) -> RestoredFace:
         grey = grey_of(face.crop.image)
         prediction = self._predict(face.crop, grey)
-        correction = face.correction
-        count = np.zeros((GATE_SIZE, GATE_SIZE), np.float32)
-        if prediction is not None:
+        if prediction is None:
+            count = np.zeros((GATE_SIZE, GATE_SIZE), np.float32)
+            correction = face.correction.copy()  # the restorer may reuse its batch; the history must not change
+        else:
             count = prediction.gate * np.minimum(prediction.count, np.float32(self._options.max_count))
-            correction = _mix(correction, prediction.correction, count / (count + 1.0))
+            correction = _mix(face.correction, prediction.correction, count / (count + 1.0))
         blended = replace(face, correction=correction)
         self._remember(blended, grey, count + 1.0, timestamp_ms)
         return blended

@@ -31,13 +31,11 @@ def texture(seed: int, size: int = SIZE + 128) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8).repeat(3, axis=2)
 
 
-def restored(
-    image: np.ndarray, correction: np.ndarray, track_id: int = 1, confidence: float = 1.0
-) -> RestoredFace:
+def restored(image: np.ndarray, correction: np.ndarray, track_id: int = 1, confidence: float = 1.0) -> RestoredFace:
     points = np.random.default_rng(0).uniform(60, 200, (478, 2))
     box = np.array([60.0, 60.0, 200.0, 200.0])
     track = FaceTrack(track_id, box, points, score=1.0, yaw_deg=0.0, pitch_deg=0.0, age=10)
-    return RestoredFace(FaceCrop(track, image, STRAIGHT), correction.astype(np.float32), confidence)
+    return RestoredFace(FaceCrop(track, image, STRAIGHT), correction.astype(np.float32, copy=False), confidence)
 
 
 @pytest.fixture(scope="session")

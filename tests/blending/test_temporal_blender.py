@@ -64,6 +64,16 @@ def test_the_first_frame_passes_unchanged_and_nothing_is_modified(static_clip):
         np.testing.assert_array_equal(face.correction, correction)
 
 
+def test_a_restorer_that_reuses_its_buffer_does_not_change_the_past(static_clip, make_restored):
+    faces, _ = static_clip
+    wanted = run(TemporalBlender(), faces[:2])
+    blender, buffer = TemporalBlender(), faces[0].correction.copy()
+    blender.blend([make_restored(faces[0].crop.image, buffer)], 0.0)
+    buffer[:] = 1e3
+    found = blender.blend([faces[1]], FRAME_MS)[0].correction
+    np.testing.assert_array_equal(found, wanted[1])
+
+
 def moving_clip(make_restored, make_texture, make_band_noise, speed: float, flicker_rms: float):
     """The whole scene slides by ``speed`` px a frame; the true detail slides along. Returns faces and true details."""
     rng = np.random.default_rng(2)
