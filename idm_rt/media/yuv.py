@@ -20,7 +20,8 @@ Plane = NDArray[np.uint8]
 # is also what swscale decodes it with.
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 _BT601 = (0.299, 0.114)
-_CHROMA_TAPS = np.array([0.25, 0.5, 0.25], np.float32)  # horizontal low-pass before every second column is dropped
+_CHROMA_TAPS = np.array([0.25, 0.5, 0.25], np.float32)  # low-pass before every second column is dropped
+_ROW_TAPS = np.array([0.5, 0.5], np.float32)
 
 
 def rgb_to_yuv_matrix(matrix_coefficients: int, full_range: bool) -> tuple[FloatArray, FloatArray]:
@@ -42,8 +43,7 @@ def rgb_to_planes(image: RgbImage, matrix_coefficients: int, full_range: bool, s
         subsampled: 4:2:0 (chroma planes of half the size, rounded up) instead of 4:4:4.
     """
     linear, offset = rgb_to_yuv_matrix(matrix_coefficients, full_range)
-    yuv = cv2.transform(np.ascontiguousarray(image, dtype=np.float32), np.column_stack([linear, offset]))
-    return [_to_uint8(plane) for plane in _split(yuv, subsampled)]
+    return [_to_uint8(plane) for plane in _planes(image, np.column_stack([linear, offset]), subsampled)]
 
 
 def add_difference(
@@ -68,7 +68,7 @@ def add_difference(
         x0, y0, x1, y1 = max(0, x0 - 2) & ~1, y0 & ~1, min(width, x1 + 2 + x1 % 2), min(height, y1 + y1 % 2)
     difference = np.subtract(after[y0:y1, x0:x1], before[y0:y1, x0:x1], dtype=np.float32)
     linear, _ = rgb_to_yuv_matrix(matrix_coefficients, full_range)
-    for plane, change in zip(planes, _split(cv2.transform(difference, linear), subsampled), strict=True):
+    for plane, change in zip(planes, _planes(difference, linear, subsampled), strict=True):
         left, top = (x0, y0) if plane.shape == planes[0].shape else (x0 // 2, y0 // 2)
         target = plane[top : top + change.shape[0], left : left + change.shape[1]]
         target[:] = _to_uint8(target + change)
@@ -80,30 +80,31 @@ def changed_box(before: RgbImage, after: RgbImage) -> tuple[int, int, int, int] 
         return None
     height, width = before.shape[:2]
     flat = cv2.absdiff(before, after).reshape(height, width * 3)
-    rows = np.flatnonzero(cv2.reduce(flat, 1, cv2.REDUCE_MAX).ravel())
+    rows = np.flatnonzero(flat.max(axis=1))
     if rows.size == 0:
         return None
     y0, y1 = int(rows[0]), int(rows[-1]) + 1
-    columns = cv2.reduce(flat[y0:y1], 0, cv2.REDUCE_MAX).reshape(width, 3)
-    x = np.flatnonzero(columns.any(axis=1))
+    x = np.flatnonzero(flat[y0:y1].max(axis=0)) // 3
     return int(x[0]), y0, int(x[-1]) + 1, y1
 
 
-def _split(yuv: np.ndarray, subsampled: bool) -> list[np.ndarray]:
-    """(H, W, 3) to three planes, the chroma ones at half the resolution if asked, rounded up for odd sizes.
+def _planes(rgb: np.ndarray, matrix: FloatArray, subsampled: bool) -> list[np.ndarray]:
+    """Apply a (3, 3) or (3, 4) matrix to (H, W, 3) uint8 or float32; chroma comes at half the size if asked.
 
     Chroma samples lie on the even columns and between two rows (ITU-T H.264, figure E-1, type 0, the default, and what
     swscale decodes): averaging 2x2 pixels instead would move all colours by half a pixel.
     """
-    if not subsampled:
-        return [yuv[..., 0], yuv[..., 1], yuv[..., 2]]
-    chroma = np.ascontiguousarray(yuv[..., 1:])
-    chroma = cv2.sepFilter2D(chroma, -1, _CHROMA_TAPS, np.ones(1, np.float32), borderType=cv2.BORDER_REPLICATE)[:, ::2]
-    if len(chroma) % 2:
-        chroma = np.concatenate([chroma, chroma[-1:]])
-    small = 0.5 * (chroma[::2] + chroma[1::2])
-    return [yuv[..., 0], small[..., 0], small[..., 1]]
+    rgb = np.ascontiguousarray(rgb)
+    luma = cv2.transform(rgb, matrix[:1])
+    if subsampled:
+        centre = (1, 0)  # one pixel to the left and right, the row and the one below
+        rgb = cv2.sepFilter2D(rgb, cv2.CV_32F, _CHROMA_TAPS, _ROW_TAPS, anchor=centre, borderType=cv2.BORDER_REPLICATE)
+        rgb = np.ascontiguousarray(rgb[::2, ::2])
+    chroma = cv2.transform(rgb, matrix[1:])
+    return [luma.reshape(luma.shape[:2]), chroma[..., 0], chroma[..., 1]]
 
 
 def _to_uint8(plane: np.ndarray) -> Plane:
+    if plane.dtype == np.uint8:
+        return plane
     return np.clip(np.rint(plane), 0, 255).astype(np.uint8)

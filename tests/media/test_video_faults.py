@@ -145,16 +145,18 @@ def test_full_disk(make_clip, tmp_path, monkeypatch, suffix):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
 def test_file_size_limit_in_a_real_process(make_clip, tmp_path):
-    source, target = make_clip(width=640, height=480, pts=tuple(range(40))), tmp_path / "out.mp4"
+    source, target = make_clip(width=160, height=120, pts=tuple(range(30))), tmp_path / "out.mp4"
     script = (
         "import resource, signal, sys\n"
-        "from test_video_faults import copy_all\n"
-        "from pathlib import Path\n"
+        "from idm_rt.media.video_reader import VideoReader\n"
+        "from idm_rt.media.video_writer import VideoWriter\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "copy_all(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "with VideoReader(sys.argv[1]) as r, VideoWriter(sys.argv[2], like=r, copy_unchanged=False) as w:\n"
+        "    for frame in r:\n"
+        "        w.write(frame.image, frame)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(files.__file__).parents[2])])
+    path = str(Path(files.__file__).parents[2])
     command = [sys.executable, "-c", script, str(source), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
     assert done.returncode == 1
