@@ -28,9 +28,17 @@ def _between(low: int, high: int, q: float) -> str:
     return str(round(low + (high - low) * min(max(q, 0.0), 1.0)))
 
 
-def _vpx(q: float) -> dict[str, str]:
+def _vpx(q: float, speed: str) -> dict[str, str]:
     level = _between(8, 63, q)
-    return {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "qmin": level, "qmax": level, "b": "10M"}
+    return {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0", "qmin": level, "qmax": level, "b": "10M"}
+
+
+def _vp8(q: float) -> dict[str, str]:
+    return _vpx(q, "-8")  # a positive speed is only a hint that libvpx adapts to the clock: not reproducible
+
+
+def _vp9(q: float) -> dict[str, str]:
+    return _vpx(q, "8")
 
 
 def _x264(q: float) -> dict[str, str]:
@@ -42,8 +50,8 @@ def _svtav1(q: float) -> dict[str, str]:
 
 
 CODECS = {
-    "vp8": Codec("libvpx", "vp8", _vpx),
-    "vp9": Codec("libvpx-vp9", "vp9", _vpx),
+    "vp8": Codec("libvpx", "vp8", _vp8),
+    "vp9": Codec("libvpx-vp9", "vp9", _vp9),
     "h264": Codec("libx264", "h264", _x264),
     "av1": Codec("libsvtav1", "libdav1d", _svtav1),
 }
