@@ -44,7 +44,7 @@ def shoot(portrait: np.ndarray, phase: float, rng: np.random.Generator) -> np.nd
         portrait, camera(phase), (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     soft = cv2.GaussianBlur(view, (0, 0), DEFOCUS_PX).astype(np.float32)
-    noise = rng.normal(0.0, NOISE, soft.shape).astype(np.float32)
+    noise = NOISE * rng.standard_normal(soft.shape, dtype=np.float32)
     return np.clip(0.9 * soft + noise, 0, 255).round().astype(np.uint8)
 
 

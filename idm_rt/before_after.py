@@ -10,7 +10,7 @@ from PIL import Image
 from idm_rt.media.compare import contact_sheet, enclosing_box
 from idm_rt.media.files import check_output, os_errors, replacing
 from idm_rt.media.photo import photo_format
-from idm_rt.types import RgbImage
+from idm_rt.types import FloatArray, RgbImage
 
 ROWS = 3
 _KEPT = 2 * ROWS  # pairs in memory, at most
@@ -31,14 +31,14 @@ class BeforeAfter:
         self._seen = 0  # pictures with a face
         self._any_face = False
 
-    def add(self, before: RgbImage, after: RgbImage, boxes_xyxy: Sequence[Sequence[float]]) -> None:
+    def add(self, before: RgbImage, after: RgbImage, boxes_xyxy: Sequence[FloatArray]) -> None:
         """Look at a picture and its result.
 
         Args:
             before, after: (H, W, 3) of equal size; parts of them are copied.
-            boxes_xyxy: px boxes of the faces; may be empty.
+            boxes_xyxy: (4,) px of each face; may be empty.
         """
-        box = enclosing_box(boxes_xyxy, before.shape[:2], self._margin)
+        box = enclosing_box([box.tolist() for box in boxes_xyxy], before.shape[:2], self._margin)
         if box is None and (self._any_face or self.pairs):
             return
         if box is not None and not self._any_face:  # a picture without a face was only a stand-in

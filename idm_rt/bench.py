@@ -23,6 +23,7 @@ from idm_rt.timing import Clock, StageTimer
 SCHEMA = 1
 _NETWORKS = ("track", "restore")  # the two stages that run neural networks
 _RSS_EVERY = 10  # frames between two readings of the memory
+_SLOPE_SPAN = 200  # frames: over fewer, the slope shows the allocator's steps and nothing else
 
 Progress = Callable[[Iterable[Any], int | None, str], Iterator[Any]]
 
@@ -116,7 +117,7 @@ def summarize_times(timer: StageTimer) -> dict[str, Any]:
     }
 
 
-def summarize_memory(readings: list[tuple[int, float]]) -> dict[str, float]:
+def summarize_memory(readings: list[tuple[int, float]]) -> dict[str, float | None]:
     """Peak and slope of the memory.
 
     Args:
@@ -124,39 +125,40 @@ def summarize_memory(readings: list[tuple[int, float]]) -> dict[str, float]:
 
     Returns:
         ``rss_slope_mb_per_1000_frames`` is the least-squares slope over the second half, when the allocator has
-        settled; 0 with fewer than 3 readings there.
+        settled; None when that is less than 200 frames.
     """
     half = readings[len(readings) // 2 :]
-    slope = 0.0
-    if len(half) >= 3:
+    slope = None
+    if half and half[-1][0] - half[0][0] >= _SLOPE_SPAN:
         index, rss = np.array(half).T
-        slope = float(np.polyfit(index, rss, 1)[0]) * 1000.0
+        slope = round(float(np.polyfit(index, rss, 1)[0]) * 1000.0, 3)
     peak = max([peak_resident_mb(), *(rss for _, rss in readings)])
-    return {"rss_peak_mb": round(peak, 1), "rss_slope_mb_per_1000_frames": round(slope, 3)}
+    return {"rss_peak_mb": round(peak, 1), "rss_slope_mb_per_1000_frames": slope}
 
 
 def summary_lines(row: Mapping[str, Any]) -> list[str]:
     """The row for people, stage by stage."""
-    clip, memory, engine = row["clip"], row["memory"], row["engine"]
+    clip, engine = row["clip"], row["engine"]
     lines = [
-        f"{clip['name']} at {clip['width']}x{clip['height']}, {row['seen']['faces_per_frame']:g} faces per frame, "
+        f"{clip['name']} at {clip['width']}x{clip['height']}, {row['seen']['faces_per_frame']:g} face(s) per frame, "
         f"{row['steps']} step(s), {row['model']['name']} on {engine['name']} ({engine['precision']})",
         f"{row['machine']['cpu']}, {row['machine']['cores']} cores",
         f"{'stage':<12}{'p50 ms':>9}{'p95 ms':>9}{'mean ms':>9}",
     ]
     for name, stage in row["stages_ms"].items():
         lines.append(f"{name:<12}{stage['p50_ms']:9.2f}{stage['p95_ms']:9.2f}{stage['mean_ms']:9.2f}")
-    lines.append(
-        f"{row['fps']:.1f} frames per second; {row['outside_networks_ratio']:.0%} of the time is spent "
-        "outside tracker and network"
-    )
-    lines.append(
-        f"memory: peak {memory['rss_peak_mb']:.0f} MB, slope "
-        f"{memory['rss_slope_mb_per_1000_frames']:+.2f} MB per 1000 frames"
-    )
+    outside = row["outside_networks_ratio"]
+    lines.append(f"{row['fps']:.1f} frames per second; {outside:.0%} of the time is spent outside tracker and network")
+    lines.append(_memory_line(row["memory"]))
     if row["seen"]["bypassed"]:
         lines.append(f"careful: {row['seen']['bypassed']} frames were bypassed because of a fault")
     return lines
+
+
+def _memory_line(memory: Mapping[str, float | None]) -> str:
+    slope = memory["rss_slope_mb_per_1000_frames"]
+    growth = f"slope {slope:+.2f} MB per 1000 frames" if slope is not None else "too few frames for a slope"
+    return f"memory: peak {memory['rss_peak_mb']:.0f} MB, {growth}"
 
 
 def _open(config: EnhancerConfig, timer: StageTimer) -> Enhancer:

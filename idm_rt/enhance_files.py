@@ -80,6 +80,9 @@ def plan(
         MediaError: see ``open_input``, ``check_job`` and ``check_output``; two outputs of the same name.
     """
     opened = open_input(source)
+    if isinstance(opened, VideoInput):
+        with VideoReader(opened.path):  # decodes the first frame: a file that is no video is refused now
+            pass
     extra = [Path(path) for path in (before_after, report) if path is not None]
     _refuse_twins([Path(output), *extra])
     for path in extra:

@@ -76,17 +76,19 @@ def one_line(message: str) -> str:
 
 
 class _LogToConsole(logging.Handler):
-    """Warnings of the library as one line each; everything, with its source, when debugging."""
+    """Warnings of the library as one line each, none twice; everything, with its source, when debugging."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._console.debug:
             self._console.log(self.format(record))
-        else:
-            self._console.warn(record.getMessage())
+        elif (message := record.getMessage()) not in self._shown:
+            self._shown.add(message)
+            self._console.warn(message)
 
 
 @contextmanager
