@@ -37,18 +37,18 @@ class TrainConfig:
 
     samples: int = 60_000  # training ends after this many
     batch: int = 8
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
     warm_up: int = 2_000  # samples
     cool_down: float = 0.15  # last share of the run in which the rate falls to zero
     ema_samples: float = 4_000.0  # averaging half-life grows to this
-    perceptual_weight: float = 0.3
-    perceptual_from: int = 4_000
+    perceptual_weight: float = 0.5
+    perceptual_from: int = 0
     perceptual_stages: int = 3
     gan_weight: float = 0.01
     gan_from: int = 36_000
     detail_px: int = 112  # side of the crops that the perceptual network and the discriminator see
     detail_share: float = 0.5  # share of the batch that they see
-    validate_every: int = 2_000
+    validate_every: int = 4_000
     seed: int = 1
     network: dict[str, Any] = field(default_factory=lambda: DenoiserConfig().to_dict())
 
@@ -271,7 +271,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, TrainConfig]:
     parser.add_argument("--vgg", type=Path, help="VGG16-HED weights (safetensors) for the perceptual loss")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    for name in ("samples", "batch", "learning_rate", "perceptual_weight", "gan_weight", "gan_from", "seed"):
+    for name in ("samples", "batch", "learning_rate", "perceptual_weight", "perceptual_from", "gan_weight", "gan_from", "seed"):
         kind = type(getattr(PRESETS["cpu"], name))
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     args = parser.parse_args(argv)
