@@ -90,9 +90,6 @@ def plan(
     if before_after is not None:
         photo_format(Path(before_after))
     target = check_job(opened, output, overwrite=overwrite)
-    if isinstance(opened, FolderInput):
-        for photo in opened.photos:
-            check_output(target / photo.name, source=photo, overwrite=overwrite)
     return FileJob(
         source=opened,
         output=target,
