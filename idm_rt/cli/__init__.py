@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from idm_rt.cli.main import main
+from idm_rt.cli.entry import main
 
 __all__ = ["main"]
