@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import cv2
 import numpy as np
-
-from idm_rt.types import RgbImage
 
 os.environ.setdefault("SVT_LOG", "1")  # libsvtav1 reports every setting on stderr otherwise
 
@@ -57,21 +56,22 @@ CODECS = {
 }
 
 
-def encode_decode(frames: Sequence[RgbImage], codec: Codec, q: float) -> list[RgbImage]:
+def encode_decode(frames: Sequence[np.ndarray], codec: Codec, q: float) -> list[np.ndarray]:
     """The frames (H, W, 3), H and W even, as a viewer of a call would see them; the first is a key frame.
 
     Raises:
         RuntimeError: the decoder returned another number of frames.
     """
     import av
+    from av.video.codeccontext import VideoCodecContext
 
     height, width = frames[0].shape[:2]
-    encoder = av.CodecContext.create(codec.encoder, "w")
+    encoder = cast(VideoCodecContext, av.CodecContext.create(codec.encoder, "w"))
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
     encoder.options = codec.options(q)
     encoder.thread_count = 1
-    decoder = av.CodecContext.create(codec.decoder, "r")
+    decoder = cast(VideoCodecContext, av.CodecContext.create(codec.decoder, "r"))
     decoder.thread_count = 1
     decoded = []
     for index, image in enumerate([*frames, None]):
@@ -87,7 +87,7 @@ def encode_decode(frames: Sequence[RgbImage], codec: Codec, q: float) -> list[Rg
     return [frame.to_ndarray(format="rgb24")[:height, :width] for frame in decoded]
 
 
-def jpeg_round_trip(image: RgbImage, quality: int) -> RgbImage:
+def jpeg_round_trip(image: np.ndarray, quality: int) -> np.ndarray:
     """Encode and decode as JPEG (what MJPEG web cameras do), quality 1..100."""
     data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])

@@ -102,9 +102,9 @@ def to_unit(batch: Tensor) -> Tensor:
     return batch.float().div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
 
 
-def training_loader(faces: FaceSet, batch: int, seed: int, start: int, workers: int = 1) -> DataLoader:
+def training_loader(faces: FaceSet, batch: int, seed: int, start: int, window: int, workers: int = 1) -> DataLoader:
     """Batches of (clean, degraded) from sample ``start`` on."""
-    stream = PairStream(faces, seed, start)
+    stream = PairStream(faces, seed, start, window=window)
     own = torch.Generator()  # else opening the loader would advance the generator that the training noise comes from
     if not workers:
         return DataLoader(stream, batch_size=batch, generator=own)

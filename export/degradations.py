@@ -1,8 +1,8 @@
 """What a video call does to a face, made from one sharp photo: camera, then a real encoder, then the crop.
 
-The face is rendered at the size that it has in a call frame, moves a little over a few frames, is blurred, lit badly and
-made noisy as a camera does, scaled to the call's resolution, encoded and decoded for real, and cut out again exactly as
-the run time does it (``idm_rt.geometry``). The motion is known, so the clean and the degraded crop match to the pixel.
+The face is rendered at the size that it has in a call frame, moves a little over a few frames, is blurred and made
+noisy as a camera does, scaled to the call's resolution, encoded and decoded for real, and cut out again exactly as the
+run time does it (``idm_rt.geometry``). The motion is known, so the clean and the degraded crop match to the pixel.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ def crop_matrix(canvas_size: int, rng: Rng | None) -> FloatArray:
         scale = float(np.exp(rng.normal(0, 0.05)))
         shift = rng.normal(0, 4.0, 2)
     centre = (canvas_size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((centre, centre), angle, scale), dtype=np.float64)
     matrix[:, 2] += shift + (CROP_SIZE - canvas_size) / 2
     return matrix
 
 
-def relight(image: RgbImage, rng: Rng) -> RgbImage:
+def relight(image: np.ndarray, rng: Rng) -> np.ndarray:
     """Exposure, contrast and white balance. Applied to the truth as well: the restorer must not learn to recolour."""
     gamma = np.exp(rng.normal(0, 0.25))
     gain = np.exp(rng.normal(0, 0.10)) * np.exp(rng.normal(0, 0.06, 3))
@@ -88,7 +88,7 @@ def relight(image: RgbImage, rng: Rng) -> RgbImage:
     return cv2.LUT(np.ascontiguousarray(image), table)
 
 
-def through_call(canvas: RgbImage, canvas_to_crop: FloatArray, level: Level, rng: Rng) -> RgbImage:
+def through_call(canvas: np.ndarray, canvas_to_crop: FloatArray, level: Level, rng: Rng) -> np.ndarray:
     """The crop of the last of a few frames of a call that shows the canvas."""
     side = between(300.0, 72.0, level.draw(rng))  # px of the crop's side in the call frame
     scale = side / CROP_SIZE
@@ -110,7 +110,7 @@ def between(good: float, bad: float, badness: float) -> float:
     return good + (bad - good) * badness
 
 
-def render_frames(canvas: RgbImage, scale: float, count: int, rng: Rng) -> tuple[list[RgbImage], list[FloatArray]]:
+def render_frames(canvas: np.ndarray, scale: float, count: int, rng: Rng) -> tuple[list[np.ndarray], list[FloatArray]]:
     """``count`` frames of a slowly moving head and the (2, 3) motion of each, in frame px."""
     size = max(16, round(canvas.shape[0] * scale / 2) * 2)
     still = cv2.warpAffine(
@@ -123,10 +123,10 @@ def render_frames(canvas: RgbImage, scale: float, count: int, rng: Rng) -> tuple
     speed = rng.exponential(0.004) * size
     direction = rng.normal(0, 1, 2)
     turn = rng.normal(0, 0.4)
-    motions = []
+    motions: list[FloatArray] = []
     for index in range(count):
         back = index - (count - 1)  # the last frame is at rest, so that the truth need not be resampled
-        matrix = cv2.getRotationMatrix2D((size / 2, size / 2), turn * back, 1.0)
+        matrix = np.asarray(cv2.getRotationMatrix2D((size / 2, size / 2), turn * back, 1.0), dtype=np.float64)
         matrix[:, 2] += direction * speed * back + (rng.normal(0, 0.3, 2) if back else 0.0)
         motions.append(matrix)
     warped = [
@@ -167,9 +167,9 @@ class CameraPlan:
         )
 
 
-def camera(image: RgbImage, plan: CameraPlan, rng: Rng) -> RgbImage:
+def camera(image: np.ndarray, plan: CameraPlan, rng: Rng) -> np.ndarray:
     """One frame as the camera delivers it."""
-    picture = image.astype(np.float32)
+    picture: np.ndarray = image.astype(np.float32)
     if plan.defocus_px > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), plan.defocus_px)
     if plan.motion_px > 1.0:
@@ -186,7 +186,7 @@ def camera(image: RgbImage, plan: CameraPlan, rng: Rng) -> RgbImage:
 def motion_kernel(length_px: float, angle_deg: float) -> np.ndarray:
     """Line kernel that sums to 1."""
     size = int(np.ceil(length_px)) | 1
-    kernel = np.zeros((size, size), np.float32)
+    kernel: np.ndarray = np.zeros((size, size), np.float32)
     kernel[size // 2] = 1.0
     turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), angle_deg, 1.0)
     kernel = cv2.warpAffine(kernel, turn, (size, size))
@@ -197,13 +197,13 @@ def sensor_noise(picture: np.ndarray, plan: CameraPlan, rng: Rng) -> np.ndarray:
     """Signal-dependent noise, (H, W, 3) float32: read noise stays when it is dark, where gamma magnifies it."""
     light = picture.mean(axis=2, keepdims=True) / 255.0
     sigma = plan.read_noise * (1.0 - light) + plan.shot_noise * np.sqrt(np.clip(light, 0, 1))
-    noise = rng.standard_normal(picture.shape, dtype=np.float32)
+    noise: np.ndarray = rng.standard_normal(picture.shape, dtype=np.float32)
     if plan.noise_grain_px:
         noise = cv2.GaussianBlur(noise, (0, 0), plan.noise_grain_px) * (1.0 + 2.2 * plan.noise_grain_px)
     return noise * sigma
 
 
-def network(frames: list[RgbImage], level: Level, rng: Rng) -> list[RgbImage]:
+def network(frames: list[np.ndarray], level: Level, rng: Rng) -> list[np.ndarray]:
     """Scale to the call's resolution, encode and decode for real, scale back."""
     height, width = frames[0].shape[:2]
     shrink = between(1.0, 2.2, level.draw(rng)) if rng.random() < 0.5 else 1.0
@@ -219,7 +219,7 @@ def network(frames: list[RgbImage], level: Level, rng: Rng) -> list[RgbImage]:
     return [frame[:height, :width] for frame in frames]
 
 
-def pad_for_codec(frame: RgbImage, smallest: int = 64) -> RgbImage:
+def pad_for_codec(frame: np.ndarray, smallest: int = 64) -> np.ndarray:
     """Mirror a frame out to at least 64 px and even sides (libsvtav1 refuses less)."""
     height, width = frame.shape[:2]
     bottom = max(smallest, height + height % 2) - height

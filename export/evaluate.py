@@ -76,11 +76,16 @@ def evaluate_level(restorer: Restorer, faces: FaceSet, level: str, measures: Mea
     return {
         "faces": len(sources),
         "mean": {name: mean_of(values) for name, values in rows.items()},
-        "per_source": {
-            source: {name: mean_of([v for v, s in zip(values, sources, strict=True) if s == source]) for name, values in rows.items()}
-            for source in sorted(set(sources))
-        },
-    }  # fmt: skip
+        "per_source": {source: mean_per_contestant(rows, sources, source) for source in sorted(set(sources))},
+    }
+
+
+def mean_per_contestant(
+    rows: dict[str, list[dict[str, float]]], sources: list[str], source: str
+) -> dict[str, dict[str, float]]:
+    """Means over the faces of one source."""
+    picked = [index for index, name in enumerate(sources) if name == source]
+    return {name: mean_of([values[index] for index in picked]) for name, values in rows.items()}
 
 
 def mean_of(rows: list[dict[str, float]]) -> dict[str, float]:

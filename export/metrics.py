@@ -60,7 +60,7 @@ class DlibIdentity:
         return float(np.linalg.norm(self.embed(a) - self.embed(b)))
 
 
-def denoise_and_sharpen(face: RgbImage) -> RgbImage:
+def denoise_and_sharpen(face: RgbImage) -> np.ndarray:
     """The classical baseline: OpenCV's non-local means (h = 5), then unsharp masking."""
     smooth = cv2.fastNlMeansDenoisingColored(face, None, 5, 5, 7, 15)
     return cv2.addWeighted(smooth, 1.8, cv2.GaussianBlur(smooth, (0, 0), 1.5), -0.8, 0)

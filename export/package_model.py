@@ -18,7 +18,7 @@ import torch
 from export.evaluate import markdown
 from export.export_onnx import OPSET, export_onnx
 from export.prepare import FaceRecord, read_records
-from export.runs import moved_into_place, run_command, write_atomic, write_json
+from export.runs import run_command, write_atomic, write_json
 from idm_rt.config import STEPS
 from idm_rt.diffusion import KAPPA
 from idm_rt.errors import ConfigError
@@ -58,12 +58,11 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 def package(run: Path, faces: Path, out: Path, version: str, evaluation: Path | None) -> None:
     """Write the model folder; see the module's text."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     net, config, seen = averaged_network(run)
     out.mkdir(parents=True, exist_ok=True)
-    with moved_into_place(out / "model.safetensors") as path:
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, path)
+    write_atomic(out / "model.safetensors", save({k: v.contiguous() for k, v in net.state_dict().items()}))
     parity = {p: export_onnx(net, out / name, p) for p, name in (("f32", "model.onnx"), ("fp16", "model_fp16.onnx"))}
     log.info("ONNX against torch: %s dB", {k: round(v, 1) for k, v in parity.items()})
     manifest = {
@@ -95,9 +94,9 @@ def model_card(manifest: dict[str, Any], records: list[FaceRecord], report: dict
     training = manifest["training"]
     return f"""# {manifest["name"]} {manifest["version"]}
 
-Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 diffusion steps. {parameters / 1e6:.2f} million
-parameters, norm-free U-Net on 4x4 pixel blocks (`idm_rt/network.py`), bridge diffusion (`idm_rt/diffusion.py`),
-kappa {manifest["kappa"]}. Licence of the weights: {manifest["licence"]}.
+Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 diffusion steps.
+{parameters / 1e6:.2f} million parameters, norm-free U-Net on 4x4 pixel blocks (`idm_rt/network.py`), bridge diffusion
+(`idm_rt/diffusion.py`), kappa {manifest["kappa"]}. Licence of the weights: {manifest["licence"]}.
 
 ## Training
 
@@ -118,8 +117,8 @@ real encoder round trip (VP8, VP9, H.264, AV1); one face in ten is left clean.
 {measured(report)}
 ## Limits
 
-- Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it does not
-  invent what a face of under about 60 px across does not show.
+- Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it
+  does not invent what a face of under about 60 px across does not show.
 - More steps refine little at this stage of training; the table above says how much.
 - Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
   children and very old people are rare in it.

@@ -1,8 +1,8 @@
 """Photos -> aligned faces: ``python -m export.prepare PHOTOS OUT``.
 
-PHOTOS is any folder of pictures; a ``faces.csv`` in it (columns file, source, person, split, licence) adds sources and a
-split by person, otherwise every file is its own person and one in twelve is held out. A face is stored on a canvas
-1.5 times the network's crop, so that training can shift, turn and scale it and codecs see its surroundings.
+PHOTOS is any folder of pictures; a ``faces.csv`` in it (columns file, source, person, split, licence, origin) adds
+sources and a split by person, otherwise every file is its own person and one in twelve is held out. A face is stored
+on a canvas 1.5 times the network's crop, so that training can shift, turn and scale it and codecs see its surroundings.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _row_without_table(path: Path) -> dict[str, str]:
     return {"file": path.as_posix(), "source": source, "person": path.stem, "split": split, "licence": "unstated"}
 
 
-def read_rgb(path: Path) -> RgbImage | None:
+def read_rgb(path: Path) -> np.ndarray | None:
     """A picture as RGB, EXIF orientation applied, or None if it cannot be read."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from export.dataset import FaceSet, evaluation_pairs, load_faces, to_chw, to_unit, training_loader
-from export.losses import PatchDiscriminator, VggHed, charbonnier, hinge_discriminator, hinge_generator
+from export.losses import PatchDiscriminator, VggHed, channels_last, charbonnier, hinge_discriminator, hinge_generator
 from export.runs import RunDirectory, moved_into_place, run_command, write_atomic
 from idm_rt.diffusion import bridge_state, sample, time_grid
 from idm_rt.errors import ConfigError, IdmError
+from idm_rt.model_files import sha256_of
 from idm_rt.network import DenoiserConfig, DenoiserNet
 
 DETAIL_CENTRES = ((90, 107), (166, 107), (128, 185), None)  # eyes, mouth, anywhere: (x, y) px in the crop
@@ -36,8 +37,8 @@ class TrainConfig:
     """Everything that decides a run; the preset's values may be overridden one by one."""
 
     samples: int = 60_000  # training ends after this many
-    batch: int = 8
-    learning_rate: float = 1e-3
+    batch: int = 4  # small: on a CPU a sample costs the same in any batch, and more updates learn faster
+    learning_rate: float = 7e-4
     warm_up: int = 2_000  # samples
     cool_down: float = 0.15  # last share of the run in which the rate falls to zero
     ema_samples: float = 4_000.0  # averaging half-life grows to this
@@ -49,6 +50,8 @@ class TrainConfig:
     detail_px: int = 112  # side of the crops that the perceptual network and the discriminator see
     detail_share: float = 0.5  # share of the batch that they see
     validate_every: int = 4_000
+    pair_window: int = 1_500  # see export.dataset.PairStream
+    start_from: str = ""  # SHA-256 of the checkpoint whose networks this run began with, "" = from scratch
     seed: int = 1
     network: dict[str, Any] = field(default_factory=lambda: DenoiserConfig().to_dict())
 
@@ -57,9 +60,15 @@ PRESETS = {
     "cpu": TrainConfig(),
     "tiny": TrainConfig(
         samples=48, batch=4, warm_up=8, perceptual_weight=0.0, gan_from=32, ema_samples=16, validate_every=24,
+        pair_window=48,
         network=DenoiserConfig(channels=(16, 16), blocks=(1, 1)).to_dict(),
     ),
 }  # fmt: skip
+
+
+OVERRIDABLE = (
+    "samples", "batch", "learning_rate", "perceptual_weight", "perceptual_from", "gan_weight", "gan_from", "seed",
+)  # fmt: skip
 
 
 def denoiser_of(net: DenoiserNet) -> Callable[[Tensor, Tensor, float], Tensor]:
@@ -104,10 +113,10 @@ class Trainer:
         self.config, self.faces, self.val, self.run, self.vgg = config, faces, val, run, vgg
         torch.manual_seed(config.seed)
         shape = DenoiserConfig.from_dict(config.network)
-        self.net = DenoiserNet(shape).to(memory_format=torch.channels_last)
-        self.ema = DenoiserNet(shape).to(memory_format=torch.channels_last).requires_grad_(False)
+        self.net = channels_last(DenoiserNet(shape))
+        self.ema = channels_last(DenoiserNet(shape)).requires_grad_(False)
         self.ema.load_state_dict(self.net.state_dict())
-        self.critic = PatchDiscriminator().to(memory_format=torch.channels_last)
+        self.critic = channels_last(PatchDiscriminator())
         self.optimizer = torch.optim.AdamW(self.net.parameters(), config.learning_rate, betas=(0.9, 0.99))
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 2e-4, betas=(0.5, 0.99))
         self.seen = 0
@@ -141,6 +150,20 @@ class Trainer:
             torch.set_rng_state(state["torch_rng"])
         except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
             raise ConfigError(f"{self.run.checkpoint} is damaged ({error}); delete it to start again") from error
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Begin with another run's averaged network (and its discriminator), with fresh optimisers.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read or holds another network.
+        """
+        try:
+            state = torch.load(checkpoint, weights_only=True)
+            self.net.load_state_dict(state["ema"])
+            self.ema.load_state_dict(state["ema"])
+            self.critic.load_state_dict(state["critic"])
+        except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
+            raise ConfigError(f"{checkpoint} cannot be started from ({error}); name a checkpoint.pt") from error
 
     def rate(self) -> float:
         """Learning rate now: linear warm-up, constant, linear cool-down."""
@@ -193,7 +216,7 @@ class Trainer:
     def train(self) -> None:
         """Run until ``config.samples`` are seen."""
         config = self.config
-        loader = iter(training_loader(self.faces, config.batch, config.seed, self.seen))
+        loader = iter(training_loader(self.faces, config.batch, config.seed, self.seen, config.pair_window))
         sums: dict[str, list[float]] = {}
         self.started_s, self.resumed_at = time.monotonic(), self.seen
         with tqdm(total=config.samples, initial=self.seen, unit="sample", desc="train", disable=None) as bar:
@@ -240,8 +263,8 @@ def validate(net: DenoiserNet, faces: FaceSet, vgg: VggHed | None, sheet: Path, 
             pieces = zip(picture.split(8), clean.split(8), strict=True)
             out[f"vgg_{name}"] = round(float(torch.cat([vgg(a, b) for a, b in pieces]).mean()), 4)
     rows = [torch.cat(list(p[:8]), dim=2) for p in (y, results["x1"], results["x4"], clean)]
-    picture = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
-    write_atomic(sheet, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    shown = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+    write_atomic(sheet, cv2.imencode(".png", shown[..., ::-1])[1].tobytes())
     return out
 
 
@@ -251,13 +274,19 @@ def replace_faces(faces: FaceSet, count: int) -> FaceSet:
     return replace(faces, records=[faces.records[i] for i in picked], canvases=faces.canvases[picked])
 
 
-def train(faces: Path, run: Path, config: TrainConfig, vgg_weights: Path | None) -> None:
+def train(faces: Path, run: Path, config: TrainConfig, vgg_weights: Path | None, start_from: Path | None) -> None:
     """Train or resume; see the module's text."""
+    if start_from is not None:
+        if not start_from.is_file():
+            raise ConfigError(f"{start_from} is missing; name the checkpoint.pt of another run")
+        config = replace(config, start_from=sha256_of(start_from))
     if config.perceptual_weight and vgg_weights is None:
         raise ConfigError("the perceptual loss needs --vgg WEIGHTS; or switch it off with --perceptual-weight 0")
     vgg = VggHed(vgg_weights, config.perceptual_stages) if vgg_weights else None
     directory = RunDirectory(run, asdict(config))
     trainer = Trainer(config, load_faces(faces, "train"), load_faces(faces, "val"), directory, vgg)
+    if start_from is not None and not directory.checkpoint.is_file():
+        trainer.start_from(start_from)
     trainer.resume()
     trainer.train()
 
@@ -269,13 +298,14 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, TrainConfig]:
     parser.add_argument("run", type=Path, help="run directory, new or to be resumed")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu")
     parser.add_argument("--vgg", type=Path, help="VGG16-HED weights (safetensors) for the perceptual loss")
+    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin with another run's networks")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    for name in ("samples", "batch", "learning_rate", "perceptual_weight", "perceptual_from", "gan_weight", "gan_from", "seed"):
+    for name in OVERRIDABLE:
         kind = type(getattr(PRESETS["cpu"], name))
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     args = parser.parse_args(argv)
-    wanted = {name: value for name, value in vars(args).items() if name in TrainConfig.__slots__ and value is not None}
+    wanted = {name: value for name, value in vars(args).items() if name in OVERRIDABLE and value is not None}
     return args, replace(PRESETS[args.preset], **wanted)
 
 
@@ -287,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.threads:
         torch.set_num_threads(args.threads)
-    return run_command(lambda: train(args.faces, args.run, config, args.vgg))
+    return run_command(lambda: train(args.faces, args.run, config, args.vgg, args.start_from))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ class DenoiserConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DenoiserConfig:
         """The inverse of ``to_dict`` (lists become tuples)."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -49,7 +50,7 @@ class DenoiserConfig:
 
 
 def keep_variance(conv: nn.Conv2d, following: Literal["relu", "linear"]) -> None:
-    """He et al., ICCV 2015: torch's default shrinks the signal by 0.58 per layer, which no normalisation repairs here."""
+    """He et al., ICCV 2015. Torch's default shrinks the signal to 0.58 per layer, which nothing here would repair."""
     nn.init.kaiming_normal_(conv.weight, nonlinearity=following)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

