@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image
 
 from idm_rt.media.compare import contact_sheet, enclosing_box
@@ -13,7 +15,8 @@ from idm_rt.media.photo import photo_format
 from idm_rt.types import FloatArray, RgbImage
 
 ROWS = 3
-_KEPT = 2 * ROWS  # pairs in memory, at most
+_KEPT = 4 * ROWS  # pairs in memory, at most; half as many at least, so that rows rarely show the very first picture
+_ROW_HEIGHT = 480  # px; larger pictures are reduced to it when they are kept
 
 
 class BeforeAfter:
@@ -55,7 +58,7 @@ class BeforeAfter:
         Raises:
             ValueError: nothing was added.
         """
-        return contact_sheet(self.pairs, rows=self._rows)
+        return contact_sheet(self.pairs, rows=self._rows, row_height=_ROW_HEIGHT)
 
     def write(self, path: Path) -> None:
         """Write the contact sheet; the file appears when it is complete and replaces one of that name.
@@ -73,10 +76,19 @@ class BeforeAfter:
 def _cut(image: RgbImage, box: tuple[float, float, float, float] | None) -> RgbImage:
     """A copy of a square around the box, moved and cut to lie inside the picture; of everything without a box."""
     if box is None:
-        return image.copy()
+        return _reduced(image)
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
     side = min(max(1, round(max(x1 - x0, y1 - y0))), width, height)  # rows of one sheet look best equally wide
     left = min(max(0, round((x0 + x1 - side) / 2)), width - side)
     top = min(max(0, round((y0 + y1 - side) / 2)), height - side)
-    return image[top : top + side, left : left + side].copy()
+    return _reduced(image[top : top + side, left : left + side])
+
+
+def _reduced(image: RgbImage) -> RgbImage:
+    """A copy, at most a row high."""
+    height, width = image.shape[:2]
+    if height <= _ROW_HEIGHT:
+        return image.copy()
+    size = max(1, round(width * _ROW_HEIGHT / height)), _ROW_HEIGHT
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

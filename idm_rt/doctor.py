@@ -137,7 +137,7 @@ def _existing_parent(path: Path) -> Path:
 
 
 def check_engine() -> tuple[Check, list[dict[str, Any]]]:
-    """Open the default model as ``auto`` would and restore an empty face; also every engine and why it was not taken."""
+    """Open the default model as ``auto`` would and restore an empty face; also the state of every engine."""
     engines = [asdict(status) for status in probe_engines()]
     try:
         with open_restorer() as restorer:
