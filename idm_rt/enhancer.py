@@ -12,7 +12,7 @@ from typing import Self
 from idm_rt.blending import TemporalBlender
 from idm_rt.compositing import CompositeOptions
 from idm_rt.config import EnhancerConfig
-from idm_rt.errors import IdmError
+from idm_rt.errors import ConfigError, IdmError
 from idm_rt.model_store import find_landmarker
 from idm_rt.pipeline import Pipeline, PipelineResult
 from idm_rt.restorer import Restorer, open_restorer
@@ -53,8 +53,19 @@ def tracker_for(config: EnhancerConfig) -> FaceTracker:
 
 
 def restorer_for(config: EnhancerConfig) -> Restorer:
-    """The restorer that a configuration asks for."""
-    return open_restorer(config.model, config.engine, config.threads)
+    """The restorer that a configuration asks for.
+
+    Raises:
+        ConfigError: the model was not trained for so many steps.
+    """
+    restorer = open_restorer(config.model, config.engine, config.threads)
+    offered = restorer.manifest.steps
+    if config.steps not in offered:
+        restorer.close()
+        raise ConfigError(
+            f"steps is {config.steps}; model {restorer.manifest.name} offers {', '.join(map(str, offered))}"
+        )
+    return restorer
 
 
 class Enhancer:

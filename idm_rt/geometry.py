@@ -16,9 +16,7 @@ CROP_SIZE = 256
 # Where the five points lie in the aligned crop, as fractions of its side. The distance between the eyes is
 # 0.30 of the side (FFHQ's crop: 0.25), so the crop spends 1.44 times FFHQ's pixels on the face and still holds
 # chin, ears and hair line. Nose and mouth are the medians over the training photos; see docs/adr.
-ALIGN_TEMPLATE = np.array(
-    [[0.35, 0.42], [0.65, 0.42], [0.50, 0.585], [0.365, 0.724], [0.635, 0.724]], dtype=np.float64
-)
+ALIGN_TEMPLATE = np.array([[0.35, 0.42], [0.65, 0.42], [0.50, 0.585], [0.365, 0.724], [0.635, 0.724]], dtype=np.float64)
 
 
 def similarity_from_points(source_xy: FloatArray, target_xy: FloatArray) -> FloatArray:

@@ -10,7 +10,6 @@ from idm_rt.config import EnhancerConfig
 from idm_rt.enhance_files import FileJob, plan
 from idm_rt.enhance_files import run as run_job
 from idm_rt.enhancer import Enhancer
-from idm_rt.errors import ConfigError
 from idm_rt.report import build_report, engine_line, summarize, write_json
 
 
@@ -38,21 +37,8 @@ def configure(options: argparse.Namespace, *, temporal: bool) -> EnhancerConfig:
     return EnhancerConfig(**given, temporal=temporal)
 
 
-def check_steps(enhancer: Enhancer) -> None:
-    """Refuse steps the model was not trained for, before any work.
-
-    Raises:
-        ConfigError: with those it offers.
-    """
-    manifest, steps = enhancer.restorer.manifest, enhancer.config.steps
-    if steps not in manifest.steps:
-        offered = ", ".join(map(str, manifest.steps))
-        raise ConfigError(f"steps is {steps}; model {manifest.name} offers {offered}")
-
-
 def _enhance(job: FileJob, config: EnhancerConfig, console: Console) -> dict[str, Any]:
     with Enhancer(config) as enhancer:
-        check_steps(enhancer)
         console.say(engine_line(enhancer.restorer))
         enhancer.warm_up()
         result = run_job(job, enhancer, console.progress)
