@@ -52,6 +52,13 @@ def load_faces(folder: Path, split: str) -> FaceSet:
     return FaceSet(records, torch.stack(canvases).share_memory_(), weights / weights.sum())
 
 
+def spread_faces(faces: FaceSet, count: int) -> FaceSet:
+    """``count`` faces spread evenly over the set (all sources); fewer if it has fewer."""
+    picked = np.linspace(0, len(faces.records) - 1, min(count, len(faces.records))).astype(int)
+    weights = faces.weights[picked]
+    return FaceSet([faces.records[i] for i in picked], faces.canvases[picked], weights / weights.sum())
+
+
 class PairStream(IterableDataset[tuple[Tensor, Tensor]]):
     """An endless, reproducible stream of (clean, degraded) uint8 tensors (3, 256, 256).
 
@@ -102,7 +109,7 @@ def to_unit(batch: Tensor) -> Tensor:
     return batch.float().div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
 
 
-def training_loader(faces: FaceSet, batch: int, seed: int, start: int, window: int, workers: int = 1) -> DataLoader:
+def training_loader(faces: FaceSet, batch: int, seed: int, start: int, window: int, workers: int) -> DataLoader:
     """Batches of (clean, degraded) from sample ``start`` on."""
     stream = PairStream(faces, seed, start, window=window)
     own = torch.Generator()  # else opening the loader would advance the generator that the training noise comes from

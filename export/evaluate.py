@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from export.dataset import FaceSet, evaluation_pairs, load_faces, to_chw, to_unit
+from export.dataset import FaceSet, evaluation_pairs, load_faces, spread_faces, to_chw, to_unit
 from export.losses import VggHed
 from export.metrics import DlibIdentity, denoise_and_sharpen, psnr, ssim
 from export.runs import run_command, write_atomic, write_json
@@ -38,17 +38,24 @@ class Measures:
     vgg: VggHed
     identity: DlibIdentity
 
-    def __call__(self, picture: RgbImage, truth: RgbImage) -> dict[str, float]:
-        """All distances of one picture to the truth."""
-        with torch.no_grad():
-            a, b = (to_unit(to_chw(image)[None]) for image in (picture, truth))
-            perceptual = float(self.vgg(a, b))
+    @torch.no_grad()
+    def of_all(self, pictures: dict[str, RgbImage], truth: RgbImage) -> dict[str, dict[str, float]]:
+        """Every distance of every picture to the truth, by the picture's name."""
+        features, embedding = self.vgg.features(as_batch(truth)), self.identity.embed(truth)
         return {
-            "psnr_db": psnr(picture, truth),
-            "ssim": ssim(picture, truth),
-            "vgg_hed": perceptual,
-            "identity": self.identity.distance(picture, truth),
+            name: {
+                "psnr_db": psnr(picture, truth),
+                "ssim": ssim(picture, truth),
+                "vgg_hed": float(self.vgg.distance(self.vgg.features(as_batch(picture)), features)),
+                "identity": float(np.linalg.norm(self.identity.embed(picture) - embedding)),
+            }
+            for name, picture in pictures.items()
         }
+
+
+def as_batch(picture: RgbImage) -> torch.Tensor:
+    """(1, 3, H, W) in -1..1."""
+    return to_unit(to_chw(picture)[None])
 
 
 def contestants(restorer: Restorer, degraded: RgbImage) -> dict[str, RgbImage]:
@@ -67,8 +74,8 @@ def evaluate_level(restorer: Restorer, faces: FaceSet, level: str, measures: Mea
     pairs = evaluation_pairs(faces, level)
     for index, (record, pair) in enumerate(tqdm(pairs, total=len(faces.records), desc=level, disable=None)):
         results = contestants(restorer, pair.degraded)
-        for name, picture in results.items():
-            rows[name].append(measures(picture, pair.clean))
+        for name, distances in measures.of_all(results, pair.clean).items():
+            rows[name].append(distances)
         sources.append(record.source)
         if index in shown:
             pictures.append([*results.values(), pair.clean])
@@ -133,10 +140,13 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def evaluate(faces: Path, weights: Path, out: Path, model: str | None, engine: str, levels: list[str]) -> None:
+def evaluate(
+    faces: Path, weights: Path, out: Path, model: str | None, engine: str, levels: list[str], limit: int | None
+) -> None:
     """Measure one model; see the module's text."""
     measures = Measures(VggHed(weights / "vgg16_hed_fp16.safetensors"), DlibIdentity(weights))
     val = load_faces(faces, "val")
+    val = spread_faces(val, limit) if limit else val
     with open_restorer(model, engine) as restorer:
         report = {
             "model": restorer.manifest.name,
@@ -159,9 +169,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", help="name or folder (default: the shipped model)")
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--limit", type=int, help="only so many faces, spread over all sources")
     parser.add_argument("--levels", nargs="+", default=list(DEFAULT_LEVELS))
     args = parser.parse_args(argv)
-    return run_command(lambda: evaluate(args.faces, args.weights, args.out, args.model, args.engine, args.levels))
+    return run_command(
+        lambda: evaluate(args.faces, args.weights, args.out, args.model, args.engine, args.levels, args.limit)
+    )
 
 
 if __name__ == "__main__":

@@ -71,10 +71,13 @@ class VggHed(nn.Module):
         """Distance per picture, (N,)."""
         with torch.no_grad():
             targets = self.features(truth)
-        distances = [
-            (a - b).square().sum(1).mean((1, 2)) for a, b in zip(self.features(estimate), targets, strict=True)
-        ]
-        return torch.stack(distances).mean(0)
+        return self.distance(self.features(estimate), targets)
+
+    @staticmethod
+    def distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Distance per picture, (N,), of two sets of ``features``."""
+        per_stage = [(x - y).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]
+        return torch.stack(per_stage).mean(0)
 
 
 def _conv(state: dict[str, Tensor], name: str, origin: Path) -> nn.Conv2d:

@@ -13,8 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from export.checkpoints import load_checkpoint
 from export.evaluate import markdown
 from export.export_onnx import OPSET, export_onnx
 from export.prepare import FaceRecord, read_records
@@ -33,21 +32,18 @@ TOLERANCE = {"f32_db": 60.0, "bf16_db": 45.0, "fp16_db": 50.0}
 
 
 def averaged_network(run: Path) -> tuple[DenoiserNet, dict[str, Any], int]:
-    """The averaged (EMA) network of a run, the run's configuration and the samples it has seen.
+    """The averaged (EMA) network of a run, the run's configuration and the samples seen (earlier runs included).
 
     Raises:
         ConfigError: not a run directory, or no usable checkpoint in it.
     """
-    try:
-        config = json.loads((run / "config.json").read_text())
-        state = torch.load(run / "checkpoint.pt", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{run} is not a training run: {error.filename} is missing") from error
-    except (RuntimeError, ValueError, EOFError) as error:
-        raise ConfigError(f"{run} holds a damaged checkpoint ({error}); train again") from error
+    if not (run / "config.json").is_file():
+        raise ConfigError(f"{run} is not a training run: it holds no config.json; name a run of export.train")
+    config = json.loads((run / "config.json").read_text())
+    state = load_checkpoint(run / "checkpoint.pt", "train again")
     net = DenoiserNet(DenoiserConfig.from_dict(config["network"]))
     net.load_state_dict(state["ema"])
-    return net.eval(), config, state["seen"]
+    return net.eval(), config, state["inherited"] + state["seen"]
 
 
 def file_entry(path: Path) -> dict[str, Any]:

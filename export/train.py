@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from export.dataset import FaceSet, evaluation_pairs, load_faces, to_chw, to_unit, training_loader
+from export.checkpoints import load_checkpoint
+from export.dataset import FaceSet, evaluation_pairs, load_faces, spread_faces, to_chw, to_unit, training_loader
 from export.losses import PatchDiscriminator, VggHed, channels_last, charbonnier, hinge_discriminator, hinge_generator
 from export.muon import Muon, split_parameters
 from export.runs import RunDirectory, moved_into_place, run_command, write_atomic
@@ -39,9 +40,9 @@ class TrainConfig:
 
     samples: int = 60_000  # training ends after this many
     batch: int = 4  # small: on a CPU a sample costs the same in any batch, and more updates learn faster
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-4
     warm_up: int = 400  # samples
-    cool_down: float = 0.25  # last share of the run in which the rate falls to zero
+    cool_down: float = 0.35  # last share of the run in which the rate falls to zero
     ema_samples: float = 4_000.0  # averaging half-life grows to this
     perceptual_weight: float = 1.0
     perceptual_from: int = 0
@@ -52,6 +53,7 @@ class TrainConfig:
     detail_share: float = 0.5  # share of the batch that they see
     validate_every: int = 4_000
     pair_window: int = 1_500  # see export.dataset.PairStream
+    workers: int = 1  # processes that degrade faces; 0 = the training process itself
     start_from: str = ""  # SHA-256 of the checkpoint whose networks this run began with, "" = from scratch
     seed: int = 1
     network: dict[str, Any] = field(default_factory=lambda: DenoiserConfig().to_dict())
@@ -61,7 +63,7 @@ PRESETS = {
     "cpu": TrainConfig(),
     "tiny": TrainConfig(
         samples=48, batch=4, warm_up=8, perceptual_weight=0.0, gan_from=32, ema_samples=16, validate_every=24,
-        pair_window=48,
+        pair_window=48, workers=0,
         network=DenoiserConfig(channels=(16, 16), blocks=(1, 1)).to_dict(),
     ),
 }  # fmt: skip
@@ -123,6 +125,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(others, config.learning_rate, betas=(0.9, 0.99))
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), 2e-4, betas=(0.5, 0.99))
         self.seen = 0
+        self.inherited = 0  # samples that the networks had seen before this run
         self.started_s, self.resumed_at = 0.0, 0
 
     def _parts(self) -> dict[str, Any]:
@@ -135,7 +138,8 @@ class Trainer:
         """Write the checkpoint."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         with moved_into_place(self.run.checkpoint) as path:
-            torch.save({"seen": self.seen, "torch_rng": torch.get_rng_state(), **state}, path)
+            counts = {"seen": self.seen, "inherited": self.inherited}
+            torch.save({**counts, "torch_rng": torch.get_rng_state(), **state}, path)
 
     def resume(self) -> None:
         """Go on from the checkpoint if there is one.
@@ -145,14 +149,11 @@ class Trainer:
         """
         if not self.run.checkpoint.is_file():
             return
-        try:
-            state = torch.load(self.run.checkpoint, weights_only=True)
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.seen = state["seen"]
-            torch.set_rng_state(state["torch_rng"])
-        except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
-            raise ConfigError(f"{self.run.checkpoint} is damaged ({error}); delete it to start again") from error
+        state = load_checkpoint(self.run.checkpoint, "delete it to start again")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.seen, self.inherited = state["seen"], state["inherited"]
+        torch.set_rng_state(state["torch_rng"])
 
     def start_from(self, checkpoint: Path) -> None:
         """Begin with another run's averaged network (and its discriminator), with fresh optimisers.
@@ -160,13 +161,14 @@ class Trainer:
         Raises:
             ConfigError: the checkpoint cannot be read or holds another network.
         """
+        state = load_checkpoint(checkpoint, "name the checkpoint.pt of another run")
         try:
-            state = torch.load(checkpoint, weights_only=True)
             self.net.load_state_dict(state["ema"])
             self.ema.load_state_dict(state["ema"])
             self.critic.load_state_dict(state["critic"])
-        except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
-            raise ConfigError(f"{checkpoint} cannot be started from ({error}); name a checkpoint.pt") from error
+        except RuntimeError as error:
+            raise ConfigError(f"{checkpoint} holds another network ({error}); start from scratch") from error
+        self.inherited = state["inherited"] + state["seen"]
 
     def rate(self) -> float:
         """Learning rate now: linear warm-up, constant, linear cool-down."""
@@ -211,7 +213,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.muon.step()
         self.optimizer.step()
-        window = min(self.config.ema_samples, 0.1 * self.seen + self.config.batch)
+        window = min(self.config.ema_samples, 0.25 * self.seen + self.config.batch)
         keep = 0.5 ** (self.config.batch / window)
         with torch.no_grad():
             for average, value in zip(self.ema.parameters(), self.net.parameters(), strict=True):
@@ -220,7 +222,9 @@ class Trainer:
     def train(self) -> None:
         """Run until ``config.samples`` are seen."""
         config = self.config
-        loader = iter(training_loader(self.faces, config.batch, config.seed, self.seen, config.pair_window))
+        loader = iter(
+            training_loader(self.faces, config.batch, config.seed, self.seen, config.pair_window, config.workers)
+        )
         sums: dict[str, list[float]] = {}
         self.started_s, self.resumed_at = time.monotonic(), self.seen
         with tqdm(total=config.samples, initial=self.seen, unit="sample", desc="train", disable=None) as bar:
@@ -248,7 +252,7 @@ class Trainer:
 @torch.no_grad()
 def validate(net: DenoiserNet, faces: FaceSet, vgg: VggHed | None, sheet: Path, count: int = 24) -> dict[str, float]:
     """PSNR and vgg-hed on ``call-medium`` for the input, 1 and 4 steps; writes a sheet of the first eight faces."""
-    picked = replace_faces(faces, count)
+    picked = spread_faces(faces, count)
     pairs = [pair for _, pair in evaluation_pairs(picked, "call-medium")]
     clean = to_unit(torch.stack([to_chw(pair.clean) for pair in pairs]))
     y = to_unit(torch.stack([to_chw(pair.degraded) for pair in pairs]))
@@ -270,12 +274,6 @@ def validate(net: DenoiserNet, faces: FaceSet, vgg: VggHed | None, sheet: Path, 
     shown = ((torch.cat(rows, dim=1).clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
     write_atomic(sheet, cv2.imencode(".png", shown[..., ::-1])[1].tobytes())
     return out
-
-
-def replace_faces(faces: FaceSet, count: int) -> FaceSet:
-    """``count`` faces spread evenly over the set (all sources)."""
-    picked = np.linspace(0, len(faces.records) - 1, min(count, len(faces.records))).astype(int)
-    return replace(faces, records=[faces.records[i] for i in picked], canvases=faces.canvases[picked])
 
 
 def train(faces: Path, run: Path, config: TrainConfig, vgg_weights: Path | None, start_from: Path | None) -> None:

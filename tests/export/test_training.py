@@ -46,12 +46,12 @@ def command(faces, run, *more):
 
 def test_a_tiny_run_lowers_the_loss_packages_and_runs_in_an_engine(faces, tmp_path):
     run, model = tmp_path / "run", tmp_path / "tiny-model"
-    assert training.main(command(faces, run, "--samples", "96")) == 0
+    assert training.main(command(faces, run, "--samples", "64")) == 0
     rows = RunDirectory(run, json.loads((run / "config.json").read_text())).stats()
-    assert rows[-1]["seen"] == 96 and rows[-1]["psnr_x1"] > rows[-1]["psnr_input"]
-    assert (run / "sheet-0000096.png").is_file()
+    assert rows[-1]["seen"] == 64 and rows[-1]["psnr_x1"] > rows[-1]["psnr_input"]
+    assert (run / "sheet-0000064.png").is_file()
     assert package_main([str(run), str(faces), str(model)]) == 0
-    assert "96 faces seen" in (model / "MODEL_CARD.md").read_text()
+    assert "64 faces seen" in (model / "MODEL_CARD.md").read_text()
     with open_restorer(model, "onnxruntime") as restorer:
         crops = np.stack([pair.degraded for _, pair in evaluation_pairs(load_faces(faces, "val"), "call-medium")])
         assert restorer.restore(crops, 2).shape == crops.shape
@@ -69,7 +69,7 @@ def test_a_resumed_run_is_bit_exact(faces, tmp_path):
 
     def feed(made, until):
         stream = training.training_loader(
-            made.faces, config.batch, config.seed, made.seen, config.pair_window, workers=0
+            made.faces, config.batch, config.seed, made.seen, config.pair_window, config.workers
         )
         loader = iter(stream)
         while made.seen < until:
@@ -85,6 +85,24 @@ def test_a_resumed_run_is_bit_exact(faces, tmp_path):
         assert torch.equal(a, b)
     for a, b in zip(reference.ema.parameters(), second.ema.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_may_begin_with_anothers_networks(faces, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert training.main(command(faces, first, "--samples", "8")) == 0
+    start = ["--start-from", str(first / "checkpoint.pt")]
+    assert training.main(command(faces, second, "--samples", "4", "--seed", "2", *start)) == 0
+    state = torch.load(second / "checkpoint.pt", weights_only=True)
+    assert (state["seen"], state["inherited"]) == (4, 8)
+    assert json.loads((second / "config.json").read_text())["start_from"]
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(faces, tmp_path, capsys):
+    assert training.main(command(faces, tmp_path / "run", "--start-from", str(tmp_path / "none.pt"))) == 1
+    assert "none.pt is missing" in capsys.readouterr().err
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    assert training.main(command(faces, tmp_path / "run", "--start-from", str(tmp_path / "bad.pt"))) == 1
+    assert "bad.pt is damaged or no checkpoint" in capsys.readouterr().err
 
 
 def test_dry_run_prints_the_resolved_configuration(faces, tmp_path, capsys):
