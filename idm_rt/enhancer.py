@@ -43,6 +43,7 @@ class EnhancedFrame:
 
     tracks: tuple[FaceTrack, ...] = ()
     scene_cut: bool = False
+    restored: int = 0  # faces that went through the network
     bypassed: str | None = None  # why the original picture was shown, None if it was not
 
 
@@ -129,15 +130,45 @@ class Enhancer:
         """
         return self.process_frame(Frame(check_rgb(image)), timestamp_ms).image
 
-    def process_frame(self, frame: Frame, timestamp_ms: float) -> Frame:
-        """The same for a ``Frame``; pts and time_base are kept."""
+    @property
+    def offered_steps(self) -> tuple[int, ...]:
+        """The numbers of steps that the opened model was trained for."""
+        return tuple(self.restorer.manifest.steps)
+
+    def process_frame(
+        self,
+        frame: Frame,
+        timestamp_ms: float,
+        *,
+        steps: int | None = None,
+        strength: float | None = None,
+        carry: bool = False,
+    ) -> Frame:
+        """The same for a ``Frame``; pts and time_base are kept.
+
+        Args:
+            frame: the picture; never changed.
+            timestamp_ms: when it is shown; should rise.
+            steps: for this frame, one of ``offered_steps``; None = as configured.
+            strength: for this frame, 0..1; None = as configured.
+            carry: skip the network in this frame and move each face's last correction along with it.
+
+        Raises:
+            ValueError: a strength outside 0..1, or ``carry`` where the configuration is not temporal.
+        """
+        steps = self.config.steps if steps is None else steps
+        strength = self.config.strength if strength is None else strength
+        if not 0.0 <= strength <= 1.0:
+            raise ValueError(f"strength is {strength!r}, expected 0..1")
+        if carry and not self.config.temporal:
+            raise ValueError("carry is True, expected a configuration with temporal=True")
         self.counts.frames += 1
-        if self.config.strength == 0.0:
+        if strength == 0.0:
             self.last = EnhancedFrame()
             return frame
         try:
             with self.timer.stage("frame"):
-                result = self._pipeline.process(frame, timestamp_ms, self.config.steps, self.config.strength)
+                result = self._pipeline.process(frame, timestamp_ms, steps, strength, carry)
         except Exception as error:  # any fault means bypass: a call must go on
             return self._bypass(frame, error)
         self._faulty_since = None
@@ -148,7 +179,7 @@ class Enhancer:
         self.counts.restored += result.restored
         self.counts.frames_with_faces += bool(result.tracks)
         self.counts.scene_cuts += result.scene_cut
-        self.last = EnhancedFrame(tuple(result.tracks), result.scene_cut)
+        self.last = EnhancedFrame(tuple(result.tracks), result.scene_cut, result.restored)
         return result.frame
 
     def _bypass(self, frame: Frame, error: Exception) -> Frame:

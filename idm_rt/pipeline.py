@@ -64,7 +64,9 @@ class Pipeline:
         if self._blender is not None:
             self._blender.reset()
 
-    def process(self, frame: Frame, timestamp_ms: float, steps: int = 1, strength: float = 1.0) -> PipelineResult:
+    def process(
+        self, frame: Frame, timestamp_ms: float, steps: int = 1, strength: float = 1.0, carry: bool = False
+    ) -> PipelineResult:
         """Restore the faces of one frame.
 
         Args:
@@ -72,7 +74,15 @@ class Pipeline:
             timestamp_ms: when it is shown; should rise.
             steps: diffusion steps per face, one of the model's.
             strength: 0..1; how much of the correction is shown.
+            carry: do not run the network; each face's last correction is moved along with it instead.
+
+        Raises:
+            ValueError: ``carry`` without a blender, which is what remembers the last correction.
         """
+        if carry and self._blender is None:
+            raise ValueError(
+                "carry is True, expected a pipeline with a blender: unrelated pictures share no correction"
+            )
         stage = self._timer.stage
         with stage("track"):
             tracking = self._tracker.update(frame.image, timestamp_ms)
@@ -80,15 +90,11 @@ class Pipeline:
                 self._blender.reset()
         with stage("crop"):
             crops = self._crop(frame.image, tracking.tracks)
-        with stage("restore"):
-            faces = self._restore(crops, steps)
-        with stage("blend"):
-            if self._blender is not None:
-                faces = self._blender.blend(faces, timestamp_ms)
+        faces = self._carry(crops, timestamp_ms) if carry else self._renew(crops, timestamp_ms, steps)
         with stage("composite"):
             image = composite(frame.image, faces, strength, self._options)
         changed = frame if image is frame.image else replace(frame, image=image)
-        return PipelineResult(changed, tracking.tracks, len(crops), tracking.scene_cut)
+        return PipelineResult(changed, tracking.tracks, 0 if carry else len(crops), tracking.scene_cut)
 
     def _crop(self, image: RgbImage, tracks: Sequence[FaceTrack]) -> list[FaceCrop]:
         """Cut out the faces of which anything may be shown; the others cost no network time."""
@@ -99,6 +105,19 @@ class Pipeline:
             FaceCrop(track, crop_face(image, matrix, self._restorer.size), matrix)
             for track, matrix in zip(shown, matrices, strict=True)
         ]
+
+    def _renew(self, crops: Sequence[FaceCrop], timestamp_ms: float, steps: int) -> list[RestoredFace]:
+        """Corrections from the network, steadied by those of the frames before."""
+        with self._timer.stage("restore"):
+            faces = self._restore(crops, steps)
+        with self._timer.stage("blend"):
+            return faces if self._blender is None else self._blender.blend(faces, timestamp_ms)
+
+    def _carry(self, crops: Sequence[FaceCrop], timestamp_ms: float) -> list[RestoredFace]:
+        """Corrections of the frame before, moved along with the faces."""
+        assert self._blender is not None
+        with self._timer.stage("blend"):
+            return self._blender.carry(crops, timestamp_ms)
 
     def _restore(self, crops: Sequence[FaceCrop], steps: int) -> list[RestoredFace]:
         """All faces of the frame in one batch."""

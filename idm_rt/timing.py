@@ -39,9 +39,17 @@ class StageTimer:
         """The durations of one stage, oldest first; empty if it never ran."""
         return list(self._samples_ms.get(name, []))
 
+    def last_ms(self, name: str) -> float:
+        """The newest duration of one stage; 0 if it never ran."""
+        samples = self._samples_ms.get(name)
+        return samples[-1] if samples else 0.0
+
     def summary(self) -> dict[str, dict[str, float]]:
-        """Per stage: count and p50, p95, p99, mean in ms, rounded to a microsecond."""
-        return {name: summarize_ms(samples) for name, samples in self._samples_ms.items()}
+        """Per stage: count and p50, p95, p99, mean in ms, rounded to a microsecond.
+
+        Another thread may go on timing meanwhile: each list is copied in one step before it is worked on.
+        """
+        return {name: summarize_ms(list(samples)) for name, samples in list(self._samples_ms.items())}
 
     def reset(self) -> None:
         """Forget every sample (after a warm-up)."""

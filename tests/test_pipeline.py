@@ -204,6 +204,57 @@ def test_a_lasting_fault_has_the_stages_opened_anew(image):
     assert not np.array_equal(enhancer.process(image, 1033.0), image)
 
 
+def test_carry_moves_the_last_correction_along_without_the_network(image):
+    restorer = Sharpener()
+    timer = StageTimer()
+    pipeline = Pipeline(ScriptedTracker([make_track()]), restorer, TemporalBlender(), timer=timer)
+    first = pipeline.process(Frame(image), 0.0)
+    carried = pipeline.process(Frame(image), 33.0, carry=True)
+    assert len(restorer.batches) == 1 and (first.restored, carried.restored) == (1, 0)
+    assert np.array_equal(carried.frame.image, first.frame.image)  # the same picture: the same correction
+    assert timer.summary()["restore"]["count"] == 1 and timer.summary()["blend"]["count"] == 2
+
+
+def test_carry_follows_the_face(image):
+    """The picture and the face in it move by 7 px, one and a half stripes: so does what is added to it."""
+    tracker = ScriptedTracker([make_track()])
+    pipeline = Pipeline(tracker, Sharpener(), TemporalBlender())
+    moved = np.roll(image, 7, axis=0)
+    first = pipeline.process(Frame(image), 0.0).frame.image.astype(int) - image
+    tracker.tracks = [make_track((160.0, 127.0))]
+    carried = pipeline.process(Frame(moved), 33.0, carry=True).frame.image.astype(int) - moved
+    face = (slice(90, 150), slice(140, 180))
+    followed, stood_still = np.roll(first, 7, axis=0)[face], first[face]
+    assert np.abs(followed).mean() > 1.0
+    assert np.abs(carried[face] - followed).mean() < 0.25 * np.abs(followed).mean()
+    assert np.abs(carried[face] - followed).mean() < 0.25 * np.abs(carried[face] - stood_still).mean()
+
+
+def test_carry_without_a_past_shows_the_original(image):
+    enhancer = make_enhancer(ScriptedTracker([make_track()]), Sharpener())
+    assert enhancer.process_frame(Frame(image), 0.0, carry=True).image is image
+    assert enhancer.last.bypassed is None and enhancer.last.restored == 0
+
+
+def test_carry_is_refused_for_unrelated_pictures(image):
+    with pytest.raises(ValueError, match="blender"):
+        Pipeline(ScriptedTracker(), Sharpener(), None).process(Frame(image), 0.0, carry=True)
+    with pytest.raises(ValueError, match="temporal"):
+        make_enhancer(ScriptedTracker(), Sharpener(), temporal=False).process_frame(Frame(image), 0.0, carry=True)
+
+
+def test_steps_and_strength_of_one_frame(image):
+    restorer = Sharpener(20.0)
+    enhancer = make_enhancer(ScriptedTracker([make_track()]), restorer, steps=2)
+    full = enhancer.process_frame(Frame(image), 0.0).image
+    weak = enhancer.process_frame(Frame(image), 33.0, steps=4, strength=0.25).image
+    assert restorer.batches == [(1, 2), (1, 4)] and enhancer.last.restored == 1
+    assert np.abs(weak.astype(int) - image).sum() < 0.5 * np.abs(full.astype(int) - image).sum()
+    assert enhancer.process_frame(Frame(image), 66.0, strength=0.0).image is image
+    with pytest.raises(ValueError, match="strength is 2"):
+        enhancer.process_frame(Frame(image), 99.0, strength=2.0)
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
