@@ -27,7 +27,7 @@ LAYERS: list[list[set[str]]] = [
     [{"backends"}],
     [{"tracking"}, {"restorer"}, {"blending"}, {"compositing"}],
     [{"pipeline", "enhancer"}],
-    [{"worker"}, {"media"}],
+    [{"worker", "engine_thread", "delivery", "governor", "live_records", "frame_interval"}, {"media"}],
     [{"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}]
     + [{"webrtc"}, {"virtual_camera"}, {"relay"}],
     [{"cli", "__main__"}],
