@@ -62,3 +62,9 @@ def test_committed_rows_are_honest(path: Path, benchmark: ModuleType) -> None:
     assert len(values["clip"]["sha256"]) == 64 and len(values["model"]["sha256"]["onnx"]) == 64
     assert values["machine"]["cpu"] and values["versions"]["openvino"] and values["commit"]
     assert len(benchmark.cells(values)) == 14
+
+
+def test_the_readme_shows_the_committed_rows(benchmark: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split("<!-- benchmark -->")[1].split("<!-- /benchmark -->")[0].strip()
+    assert shown == benchmark.table(RESULTS)
