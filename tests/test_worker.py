@@ -159,7 +159,8 @@ def test_a_hung_engine_never_stops_the_picture_and_is_replaced():
         stream.wait_for(is_restored)
         stuck = opener.made[0]
         stuck.hang = True
-        assert stream.wait_for(lambda live: live.bypassed is Cause.DEADLINE) < SOON_S
+        # the frame inside the stuck call passes its deadline, or the one after it overtakes it
+        assert stream.wait_for(lambda live: live.bypassed in (Cause.DEADLINE, Cause.BUSY)) < SOON_S
         hung = len(stream.out)
         stream.wait_for(is_restored)
         assert len(opener.made) == 2 and worker.stats().threads == 2 and worker.stats().abandoned == 1
