@@ -61,7 +61,7 @@ def as_batch(picture: RgbImage) -> torch.Tensor:
 def contestants(restorer: Restorer, degraded: RgbImage) -> dict[str, RgbImage]:
     """The input and every way to restore it."""
     batch = degraded[None]
-    ours = {f"{restorer.manifest.name}, {n} step": restorer.restore(batch, n)[0] for n in restorer.manifest.steps}
+    ours = {f"{restorer.manifest.name}, steps {n}": restorer.restore(batch, n)[0] for n in restorer.manifest.steps}
     return {"input": degraded, "opencv denoise+sharpen": denoise_and_sharpen(degraded), **ours}
 
 
@@ -109,7 +109,7 @@ def authenticity(restorer: Restorer, faces: FaceSet, measures: Measures) -> dict
             once = restorer.restore(x[None], steps)
             twice = restorer.restore(once, steps)[0]
             distances = {"psnr_db": psnr(once[0], x), "identity": measures.identity.distance(once[0], x)}
-            rows[f"{steps} step"].append({**distances, "psnr_again_db": psnr(twice, once[0])})
+            rows[f"steps {steps}"].append({**distances, "psnr_again_db": psnr(twice, once[0])})
     return {name: mean_of(values) for name, values in rows.items()}
 
 

@@ -96,9 +96,10 @@ Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 di
 
 ## Training
 
-{training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.train`, configuration in model.json): pixel
-loss, then vgg-hed features on crops, then a patch discriminator. Degradations are those of a call: camera faults and a
-real encoder round trip (VP8, VP9, H.264, AV1); one face in ten is left clean.
+{training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.train`; the last run's configuration is in
+model.json, the runs that it began from differ in batch size and optimiser): pixel loss and vgg-hed features on crops of
+eyes, mouth and skin. Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264,
+AV1); one face in ten is left clean.
 
 ## Data
 
@@ -115,7 +116,7 @@ real encoder round trip (VP8, VP9, H.264, AV1); one face in ten is left clean.
 
 - Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it
   does not invent what a face of under about 60 px across does not show.
-- More steps refine little at this stage of training; the table above says how much.
+- More steps refine little, and identity is kept but not improved at this stage of training; the table says how much.
 - Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
   children and very old people are rare in it.
 - It restores whatever picture it is given and cannot tell a person from a picture of one.
@@ -140,7 +141,9 @@ def measured(report: dict[str, Any] | None) -> str:
     """The evaluation's tables and how to make them again."""
     if report is None:
         return "Not measured yet; run `python -m export.evaluate` and package again.\n"
-    return f"`python -m export.evaluate FACES WEIGHTS OUT` gave:\n\n{markdown(report)}"
+    faces = next(iter(report["levels"].values()))["faces"]
+    command = f"python -m export.evaluate FACES WEIGHTS OUT --levels {' '.join(report['levels'])} --limit {faces}"
+    return f"`{command}` gave:\n\n{markdown(report)}"
 
 
 def main(argv: list[str] | None = None) -> int:
