@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from live_fakes import CAMERA, FPS30, RESTORED, LiveSimulation, camera_frame
 
 from idm_rt.engine_thread import WorkerOptions, timestamp_ms_of
-from idm_rt.live_records import Cause, LiveControls
+from idm_rt.live_records import Cause, LiveControls, Outcome
 from idm_rt.types import Frame
 
 TINY = 1e-6
@@ -186,6 +186,29 @@ def test_what_an_abandoned_engine_finishes_is_ignored():
     assert [live.bypassed for live in frames] == [Cause.OPENING]
     assert simulation.stats().superseded == 0
     check_books(simulation)
+
+
+def test_an_abandoned_engine_does_not_take_the_next_ones_frame_away():
+    simulation = LiveSimulation()
+    delivery = simulation.delivery
+
+    def begin(index: int):
+        delivery.submit(camera_frame(index))
+        job = delivery.inbound.take()
+        assert job is not None
+        plan = delivery.begin(job)
+        assert plan is not None
+        return job, plan
+
+    old_job, old_plan = begin(0)
+    delivery.engine_lost()
+    delivery.engine_opened((1, 2, 4))
+    new_job, new_plan = begin(1)
+    delivery.finish(old_job, old_plan, Outcome(old_job.frame, work_s=9.0))
+    assert delivery.current is new_job and simulation.stats().work_ms["count"] == 0
+    delivery.finish(new_job, new_plan, Outcome(replace(new_job.frame, image=RESTORED), work_s=0.01))
+    live = delivery.outbound.take()
+    assert live is not None and live.original is new_job.frame and live.bypassed is None
 
 
 def test_controls_reach_the_enhancer_and_steps_stay_below_the_users():

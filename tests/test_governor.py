@@ -132,6 +132,15 @@ def test_when_the_load_vanishes_the_users_level_comes_back(steps, fps):
     assert ranks == sorted(ranks, reverse=True)  # straight up, no step back
 
 
+def test_a_step_up_that_has_proved_right_ends_the_long_waits():
+    """After failed measurements the first step up takes its time; the next ones need no more than their trial."""
+    machine = Machine(Governor(4), slowness=lambda _: 8.0)
+    assert machine.run(60)[-1] == "bypass"
+    machine.slowness = lambda _: 1.0
+    options = GovernorOptions()
+    assert machine.run(options.up_after_max_s + 3 * (options.trial_s + 0.2) + 1.0)[-1] == "4 steps"
+
+
 def test_a_step_up_waits_for_a_lasting_margin():
     machine = Machine(Governor(1), 0.010, 0.010, lambda now_s: 2.0 if now_s < 3 else 1.0)
     machine.run(3)
@@ -213,6 +222,7 @@ def test_frames_without_a_face_do_not_make_the_network_look_cheap():
     governor, downs = machine.governor, machine.governor.counts.downs
     for index in range(300):  # 10 s without a face
         governor.observe(governor.plan(), 0.005, 0.0, FPS30, 5.0 + index * FPS30)
+    assert governor.level.name == "every other frame"
     machine.now_s = 15.0
     machine.slowness = lambda _: 1.4
     machine.run(5)
