@@ -90,6 +90,7 @@ class LiveSimulation:
         self.jitter: Callable[[], float] = lambda: 0.0  # seconds by which an arrival comes late
         self.out: list[tuple[float, LiveFrame]] = []
         self.largest_slots = 0
+        self._watch_s: float | None = None  # when the watch looks again
         self._due_s = self.clock()
         self.clock.call_at(self._due_s, self._arrive)
 
@@ -119,8 +120,17 @@ class LiveSimulation:
     def _watch(self) -> None:
         due_in_s = self.delivery.watch()
         self._drain()
-        if due_in_s is not None:
-            self.clock.call_at(self.clock() + due_in_s, self._watch)
+        if due_in_s is None:
+            return
+        when_s = self.clock() + due_in_s
+        if self._watch_s is None or when_s < self._watch_s:  # one alarm is set at a time, as on the real watch thread
+            self._watch_s = when_s
+            self.clock.call_at(when_s, lambda: self._wake(when_s))
+
+    def _wake(self, when_s: float) -> None:
+        if when_s == self._watch_s:
+            self._watch_s = None
+        self._watch()
 
     def _drain(self) -> None:
         self.largest_slots = max(self.largest_slots, len(self.delivery.inbound), len(self.delivery.outbound))
