@@ -356,6 +356,8 @@ def test_three_seconds_of_a_call_in_real_time(network_s):
     assert pause_s < 0.25
     restored = [live for _, live in out if live.bypassed is None]
     if network_s < FPS30:
+        if stats.work_ms["p50_ms"] > 800 * FPS30:
+            pytest.skip(f"too busy a machine: the stages around the network take {stats.work_ms['p50_ms']:.0f} ms")
         assert restored and any((live.frame.image != PICTURE).any() for live in restored)
         assert stats.stages_ms["restore"]["count"] == restorer.runs
     else:
