@@ -20,7 +20,7 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 def channels_last(module: ModuleType) -> ModuleType:
     """The layout in which CPU and GPU convolutions are fastest."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
 
 
 def charbonnier(estimate: Tensor, truth: Tensor, epsilon: float = 1e-3) -> Tensor:

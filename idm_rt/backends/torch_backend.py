@@ -55,7 +55,7 @@ class TorchBackend(Backend):
             self._net: DenoiserNet | None = net.eval().to(self.device, self._dtype)
         except RuntimeError as error:
             raise open_failure(self.name, error) from error
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]  # missing in torch's annotations
         net.time.float()  # the time embedding stays f32: it costs nothing and fp16 would lose a factor of five
 
     @torch.inference_mode()

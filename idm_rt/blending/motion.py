@@ -35,7 +35,7 @@ class FlowEstimator:
 
     def flow(self, grey: GreyImage, previous: GreyImage) -> FloatMap:
         """Where each pixel of ``grey`` was in ``previous``: (FLOW_SIZE, FLOW_SIZE, 2) px, to be added to x, y."""
-        return self._dis.calc(grey, previous, None)  # type: ignore[call-overload]  # None is allowed
+        return self._dis.calc(grey, previous, None)  # type: ignore[call-overload, unused-ignore]  # None is allowed
 
 
 def grey_of(crop: RgbImage) -> GreyImage:
@@ -62,7 +62,7 @@ def warp_by_flow(image: np.ndarray, flow: FloatMap, interpolation: int = cv2.INT
         factor = size / flow.shape[0]
         flow = cv2.resize(flow, (size, size), interpolation=cv2.INTER_LINEAR) * np.float32(factor)
     positions = cv2.add(_pixel_grid(size), flow)
-    return cv2.remap(  # type: ignore[call-overload]  # the stubs do not know that the second map may be None
+    return cv2.remap(  # type: ignore[call-overload, unused-ignore]  # some stubs do not know that the second map may be None
         image, positions, None, interpolation, borderMode=cv2.BORDER_REPLICATE
     )
 
