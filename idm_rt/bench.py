@@ -16,7 +16,7 @@ from idm_rt.enhancer import Enhancer
 from idm_rt.errors import ConfigError
 from idm_rt.machine import describe_machine, describe_versions, git_commit, peak_resident_mb, resident_mb
 from idm_rt.model_files import sha256_of
-from idm_rt.report import describe_restorer
+from idm_rt.report import describe_restorer, describe_tracker
 from idm_rt.sample_clip import sample_clip
 from idm_rt.timing import Clock, StageTimer
 
@@ -93,6 +93,7 @@ def run_benchmark(
             "strength": config.strength,
             "threads": config.threads,
             **describe_restorer(enhancer.restorer),
+            **describe_tracker(enhancer.tracker),
             "seen": _counted(enhancer.counts, before),
             **summarize_times(timer),
             "memory": summarize_memory(memory),

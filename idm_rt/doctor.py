@@ -163,9 +163,10 @@ def check_tracker() -> Check:
     try:
         with open_tracker(path) as tracker:
             tracker.update(np.zeros((64, 64, 3), np.uint8), 0.0)
+            found = f"auto takes {tracker.backend}: {tracker.backend_reason}"
     except (IdmError, RuntimeError, OSError) as error:
-        return Check("face tracker", False, str(error), "pip install --force-reinstall mediapipe")
-    return Check("face tracker", True, "mediapipe opens the landmark model")
+        return Check("face tracker", False, str(error), "pip install --force-reinstall openvino mediapipe")
+    return Check("face tracker", True, found)
 
 
 def diagnosis_lines(diagnosis: Diagnosis) -> list[str]:

@@ -50,7 +50,7 @@ class EnhancedFrame:
 def tracker_for(config: EnhancerConfig) -> FaceTracker:
     """The face tracker that a configuration asks for."""
     options = TrackerOptions(max_faces=config.max_faces, min_face_px=config.min_face_px, video=config.temporal)
-    return open_tracker(find_landmarker(config.landmarker), options)
+    return open_tracker(find_landmarker(config.landmarker), options, threads=config.threads)
 
 
 def restorer_for(config: EnhancerConfig) -> Restorer:
@@ -103,7 +103,7 @@ class Enhancer:
         config = self.config
         self.restorer = self._make_restorer(config)
         try:
-            self._tracker = self._make_tracker(config)
+            self.tracker = self._make_tracker(config)
         except BaseException:
             self.restorer.close()
             raise
@@ -112,7 +112,7 @@ class Enhancer:
             fade_in_frames=CompositeOptions().fade_in_frames if config.temporal else 0,
         )
         blender = TemporalBlender() if config.temporal else None
-        self._pipeline = Pipeline(self._tracker, self.restorer, blender, options, self.timer)
+        self._pipeline = Pipeline(self.tracker, self.restorer, blender, options, self.timer)
 
     def process(self, image: RgbImage, timestamp_ms: float) -> RgbImage:
         """Restore the faces of one picture.
@@ -223,7 +223,7 @@ class Enhancer:
 
     def close(self) -> None:
         """Free the models; calling it twice is fine."""
-        self._tracker.close()
+        self.tracker.close()
         self.restorer.close()
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ from idm_rt.enhancer import Enhancer
 from idm_rt.machine import describe_machine, describe_versions, peak_resident_mb
 from idm_rt.media.files import os_errors, replacing
 from idm_rt.restorer import Restorer
+from idm_rt.tracking import FaceTracker
 
 SCHEMA = 1
 
@@ -45,6 +46,7 @@ def build_report(job: FileJob, result: FileResult, enhancer: Enhancer) -> dict[s
         "stages_ms": enhancer.timer.summary(),
         "memory_peak_mb": round(peak_resident_mb(), 1),
         **describe_restorer(enhancer.restorer),
+        **describe_tracker(enhancer.tracker),
         "steps": config.steps,
         "strength": config.strength,
         "config": config.to_dict(),
@@ -72,6 +74,11 @@ def describe_restorer(restorer: Restorer) -> dict[str, Any]:
     }
 
 
+def describe_tracker(tracker: FaceTracker) -> dict[str, Any]:
+    """What runs the face nets and why, in plain values."""
+    return {"tracker": {"backend": tracker.backend, "reason": tracker.backend_reason}}
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a record; the file appears when it is complete, and replaces one of that name.
 
@@ -93,6 +100,11 @@ def engine_line(restorer: Restorer) -> str:
     line = f"engine {restorer.engine} ({restorer.precision} on {restorer.device}): {restorer.reason}"
     passed = ", ".join(name for name, _ in restorer.passed_over)
     return line + (f"; passed over: {passed} (idm-rt doctor says why)" if passed else "")
+
+
+def tracker_line(tracker: FaceTracker) -> str:
+    """What runs the face nets, and why."""
+    return f"face tracker on {tracker.backend}: {tracker.backend_reason}"
 
 
 def _faces(report: Mapping[str, Any]) -> str:

@@ -72,6 +72,8 @@ def test_the_clip_is_played_in_a_loop() -> None:
 class _Tracker:
     """Finds nobody."""
 
+    backend, backend_reason = "scripted", "for the test"
+
     def __init__(self) -> None:
         self.seen: list[float] = []
 
@@ -101,6 +103,7 @@ def test_warm_up_is_not_measured(tiny_folder: Path) -> None:
     assert len(tracker.seen) == 7 and np.allclose(np.diff(tracker.seen), 40.0)
     assert row["seen"]["frames"] == row["stages_ms"]["frame"]["count"] == 4
     assert row["seen"]["faces_per_frame"] == 0.0
+    assert row["tracker"] == {"backend": "scripted", "reason": "for the test"}
     stage = {name: values["p50_ms"] for name, values in row["stages_ms"].items()}
     assert stage.pop("frame") == pytest.approx(11.0)  # two readings of its own and two for each of five stages
     assert set(stage) == {"track", "crop", "restore", "blend", "composite"}

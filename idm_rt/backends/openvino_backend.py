@@ -11,6 +11,7 @@ Measured on two AVX2 cores (f32, the shipped shape of network), as shares of the
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ class OpenVinoBackend(Backend):
         try:
             core = ov.Core()
             self.precision = precision or best_precision(core)
-            self._request: ov.InferRequest | None = _compile(core, model, size, threads, self.precision)
+            shapes = {"x_t": [1, 3, size, size], "y": [1, 3, size, size], "t": [1]}
+            self._request: ov.InferRequest | None = _compile(core, model, shapes, threads, self.precision)
         except RuntimeError as error:
             raise open_failure(self.name, error) from error
         self._time = np.zeros(1, np.float32)
@@ -77,11 +79,33 @@ def best_precision(core: ov.Core) -> str:
     return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
-def _compile(core: ov.Core, path: Path, size: int, threads: int | None, precision: str) -> ov.InferRequest:
+def compile_model(model: bytes, shape: list[int], threads: int | None = None) -> ov.InferRequest:
+    """A TensorFlow Lite net of one input, compiled for this CPU in f32.
+
+    Args:
+        model: the .tflite file's bytes.
+        shape: of the input.
+        threads: inference threads; None = every CPU this process may use.
+
+    Raises:
+        EngineError: OpenVINO refuses the net, or there is no temporary folder to read it from.
+    """
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # it reads .tflite from files alone
+            path = Path(folder, "net.tflite")
+            path.write_bytes(model)
+            return _compile(ov.Core(), path, shape, threads, "f32")
+    except (RuntimeError, OSError) as error:
+        raise open_failure("openvino", error) from error
+
+
+def _compile(
+    core: ov.Core, path: Path, shapes: dict[str, list[int]] | list[int], threads: int | None, precision: str
+) -> ov.InferRequest:
     if precision not in _PRECISIONS:
         raise EngineError(f"engine openvino has no precision {precision!r}; choose one of {', '.join(_PRECISIONS)}")
     model = core.read_model(path)
-    model.reshape({"x_t": [1, 3, size, size], "y": [1, 3, size, size], "t": [1]})
+    model.reshape(shapes)
     properties = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],

@@ -10,7 +10,7 @@ from idm_rt.config import EnhancerConfig
 from idm_rt.enhance_files import FileJob, plan
 from idm_rt.enhance_files import run as run_job
 from idm_rt.enhancer import Enhancer
-from idm_rt.report import build_report, engine_line, summarize, write_json
+from idm_rt.report import build_report, engine_line, summarize, tracker_line, write_json
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -40,6 +40,7 @@ def configure(options: argparse.Namespace, *, temporal: bool) -> EnhancerConfig:
 def _enhance(job: FileJob, config: EnhancerConfig, console: Console) -> dict[str, Any]:
     with Enhancer(config) as enhancer:
         console.say(engine_line(enhancer.restorer))
+        console.say(tracker_line(enhancer.tracker))
         enhancer.warm_up()
         result = run_job(job, enhancer, console.progress)
         return build_report(job, result, enhancer)

@@ -9,13 +9,15 @@ face, cut from the full frame: small faces keep their precision and the cost fol
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from idm_rt.landmarks import LEFT_EYE, RIGHT_EYE
 from idm_rt.tracking import windows
-from idm_rt.tracking.landmarker import FaceBox, RawFace
+from idm_rt.tracking.records import FaceBox, RawFace
 from idm_rt.tracking.windows import Window
 from idm_rt.types import FloatArray, RgbImage
 
@@ -38,7 +40,7 @@ class FaceFinder(Protocol):
 
 
 class BoxDetector(Protocol):
-    """``landmarker.FaceDetector`` or a test's stand-in."""
+    """``openvino_nets.OpenVinoFaceDetector``, ``landmarker.FaceDetector`` or a test's stand-in."""
 
     def detect(self, image: RgbImage) -> list[FaceBox]:
         """Boxes in px of the picture."""
@@ -48,10 +50,10 @@ class BoxDetector(Protocol):
 
 
 class MeshDetector(Protocol):
-    """``landmarker.FaceLandmarker`` or a test's stand-in."""
+    """``openvino_nets.OpenVinoFaceMesh``, ``landmarker.FaceLandmarker`` or a test's stand-in."""
 
-    def detect(self, image: RgbImage) -> list[RawFace]:
-        """Meshes in px of the picture."""
+    def detect(self, image: RgbImage, around: FaceBox) -> list[RawFace]:
+        """Meshes in px of the picture; ``around``, in the same px, is where one is expected."""
 
     def close(self) -> None:
         """Free the net."""
@@ -72,13 +74,14 @@ class FinderOptions:
 class _Known:
     """A face of the last frames."""
 
-    face: RawFace  # as last seen; its score is the detector's, from when that last saw it, times the part in the frame
-    confidence: float  # the detector's part of that score
+    face: RawFace  # as the mesh net last saw it
+    confidence: float  # the detector's, from when that last saw the face
     velocity: FloatArray  # (2,) px per frame
     missed: int = 0  # frames since it was last seen
 
-    def predicted_box(self) -> FloatArray:
-        return self.face.box_xyxy + np.tile(self.velocity, 2)
+    def predicted(self) -> FaceBox:
+        box_xyxy = self.face.box_xyxy + np.tile(self.velocity, 2)
+        return FaceBox(box_xyxy, self.confidence, eye_line_roll(self.face.landmarks_xy))
 
 
 class VideoFaceFinder:
@@ -123,16 +126,16 @@ class VideoFaceFinder:
         self._frames += 1
         known.sort(key=lambda item: -windows.area(item.face.box_xyxy))
         self._known = known[: self._options.max_faces]
-        return [item.face for item in self._known if item.missed == 0]
+        return [_scored(item.face, item.confidence, image) for item in self._known if item.missed == 0]
 
     def _follow(self, image: RgbImage, before: _Known) -> _Known | None:
         """The known face in this frame; the same face once more missed; None when it is given up."""
-        face = mesh_in_box(image, before.predicted_box(), self._landmarker)
+        face = mesh_in_box(image, before.predicted(), self._landmarker)
         if face is None:
             missed = before.missed + 1
             return replace(before, missed=missed) if missed <= self._options.max_missed else None
         moved = (_centre(face.box_xyxy) - _centre(before.face.box_xyxy)) / (before.missed + 1)
-        return _Known(_scored(face, before.confidence, image), before.confidence, moved)
+        return _Known(face, before.confidence, moved)
 
     def _search(self, image: RgbImage, window: Window, known: list[_Known]) -> list[_Known]:
         """The known faces, the detector's confidence renewed where it saw them, and the new ones."""
@@ -141,11 +144,11 @@ class VideoFaceFinder:
             index = next((i for i, item in enumerate(known) if _is_same(item.face.box_xyxy, found.box_xyxy)), None)
             if index is not None:
                 if _fits(found.box_xyxy, window):  # a tile that shows half of a large face says nothing about it
-                    known[index] = _with_confidence(known[index], found.score, image)
+                    known[index] = _with_confidence(known[index], found.score)
                 continue
-            mesh = mesh_in_box(image, found.box_xyxy, self._landmarker)
+            mesh = mesh_in_box(image, found, self._landmarker)
             if mesh is not None and not any(_is_same(mesh.box_xyxy, item.face.box_xyxy) for item in known):
-                known.append(_Known(_scored(mesh, found.score, image), found.score, np.zeros(2)))
+                known.append(_Known(mesh, found.score, np.zeros(2)))
         return known
 
     def _windows_to_search(self, any_known: bool) -> list[Window]:
@@ -188,7 +191,7 @@ class PhotoFaceFinder:
         found = [face for window in plan for face in boxes_in_window(image, window, self._detector)]
         faces: list[RawFace] = []
         for box in strongest(found):
-            mesh = mesh_in_box(image, box.box_xyxy, self._landmarker)
+            mesh = mesh_in_box(image, box, self._landmarker)
             if mesh is not None and not any(_is_same(mesh.box_xyxy, other.box_xyxy) for other in faces):
                 faces.append(_scored(mesh, box.score, image))
         faces.sort(key=lambda face: -windows.area(face.box_xyxy))
@@ -200,20 +203,19 @@ def boxes_in_window(image: RgbImage, window: Window, detector: BoxDetector) -> l
     part = windows.cut(image, window, exact=False)
     if part is None:
         return []
-    return [
-        FaceBox(part.to_frame(found.box_xyxy.reshape(2, 2)).ravel(), found.score)
-        for found in detector.detect(part.image)
-    ]
+    return [replace(found, box_xyxy=part.to_frame(_corners(found)).ravel()) for found in detector.detect(part.image)]
 
 
-def mesh_in_box(image: RgbImage, box_xyxy: FloatArray, landmarker: MeshDetector) -> RawFace | None:
-    """The mesh of the face that fills a box of the frame, in px of the frame; None if there is no such face."""
-    part = windows.cut(image, windows.window_around(box_xyxy, _WINDOW_MARGIN))
+def mesh_in_box(image: RgbImage, expected: FaceBox, landmarker: MeshDetector) -> RawFace | None:
+    """The mesh of the face that is expected in a box of the frame, in px of the frame; None if there is none."""
+    part = windows.cut(image, windows.window_around(expected.box_xyxy, _WINDOW_MARGIN))
     if part is None:
         return None
-    faces = [replace(face, landmarks_xy=part.to_frame(face.landmarks_xy)) for face in landmarker.detect(part.image)]
-    best = min(faces, key=lambda face: windows.distance_in_sizes(face.box_xyxy, box_xyxy), default=None)
-    if best is None or windows.distance_in_sizes(best.box_xyxy, box_xyxy) > _SAME_FACE:
+    around = replace(expected, box_xyxy=part.from_frame(_corners(expected)).ravel())
+    found = landmarker.detect(part.image, around)
+    faces = [replace(face, landmarks_xy=part.to_frame(face.landmarks_xy)) for face in found]
+    best = min(faces, key=lambda face: windows.distance_in_sizes(face.box_xyxy, expected.box_xyxy), default=None)
+    if best is None or windows.distance_in_sizes(best.box_xyxy, expected.box_xyxy) > _SAME_FACE:
         return None
     return best
 
@@ -234,15 +236,21 @@ def in_frame_fraction(landmarks_xy: FloatArray, frame_hw: tuple[int, int]) -> fl
     return float(np.mean((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)))
 
 
+def eye_line_roll(landmarks_xy: FloatArray) -> float:
+    """Angle of the line between the outer corners of the eyes against the x axis, radians, positive = clockwise."""
+    across = landmarks_xy[RIGHT_EYE[0]] - landmarks_xy[LEFT_EYE[0]]
+    return math.atan2(float(across[1]), float(across[0]))
+
+
 def _scored(face: RawFace, confidence: float, image: RgbImage) -> RawFace:
+    """The face with the detector's confidence, the mesh net's and the part of it in the frame as one score."""
     inside = in_frame_fraction(face.landmarks_xy, (image.shape[0], image.shape[1]))
-    return replace(face, score=min(1.0, confidence) * inside)
+    return replace(face, score=min(1.0, confidence) * face.score * inside)
 
 
-def _with_confidence(item: _Known, detected: float, image: RgbImage) -> _Known:
+def _with_confidence(item: _Known, detected: float) -> _Known:
     """Half way towards what the detector says now, so that one odd look does not make the score jump."""
-    confidence = (item.confidence + detected) / 2.0
-    return replace(item, face=_scored(item.face, confidence, image), confidence=confidence)
+    return replace(item, confidence=(item.confidence + detected) / 2.0)
 
 
 def _fits(box_xyxy: FloatArray, window: Window) -> bool:
@@ -254,6 +262,11 @@ def _fits(box_xyxy: FloatArray, window: Window) -> bool:
 
 def _is_same(a_xyxy: FloatArray, b_xyxy: FloatArray) -> bool:
     return windows.overlap_of_smaller(a_xyxy, b_xyxy) > _NESTED
+
+
+def _corners(face: FaceBox) -> FloatArray:
+    """(2, 2): top left and bottom right."""
+    return face.box_xyxy.reshape(2, 2)
 
 
 def _centre(box_xyxy: FloatArray) -> FloatArray:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import math
 import weakref
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,12 +17,14 @@ import numpy as np
 
 from idm_rt.errors import EngineError, ModelError
 from idm_rt.landmarks import NUM_LANDMARKS
+from idm_rt.tracking import bundle
+from idm_rt.tracking.head_pose import look_degrees
 from idm_rt.tracking.quiet import quiet_native_stderr
-from idm_rt.types import FloatArray, RgbImage, check_rgb
+from idm_rt.tracking.records import FaceBox, RawFace
+from idm_rt.types import RgbImage, check_rgb
 
 logger = logging.getLogger(__name__)
 
-_DETECTOR_MEMBER = "face_detector.tflite"
 _MIN_SIDE = 8  # px: nothing to find below, and mediapipe refuses some degenerate shapes
 _CHATTER = (
     *("face_landmarker_graph.cc", "inference_feedback_manager.cc", "inference_runner_litert.cc"),
@@ -39,29 +38,6 @@ _CHATTER = (
     ),
     "compiled_model.cc",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FaceBox:
-    """Where the detector sees a face."""
-
-    box_xyxy: FloatArray  # (4,) px: about square, brows to chin
-    score: float  # 0..1: the detector's own confidence
-
-
-@dataclass(frozen=True, slots=True)
-class RawFace:
-    """One face mesh in one picture, not smoothed, without identity."""
-
-    landmarks_xy: FloatArray  # (478, 2) px of the picture, pixel centres at integers
-    yaw_deg: float  # 0 = frontal, positive = the face turns to the viewer's right
-    pitch_deg: float  # 0 = level, positive = the face looks up
-    score: float = 1.0  # 0..1: how sure the finder is; the mesh net itself gives no score
-
-    @property
-    def box_xyxy(self) -> FloatArray:
-        """(4,) px: tight box of the landmarks."""
-        return np.concatenate([self.landmarks_xy.min(axis=0), self.landmarks_xy.max(axis=0)])
 
 
 class _Task:
@@ -122,7 +98,7 @@ class FaceDetector(_Task):
 
     def __init__(self, task_path: Path | str, *, min_score: float = 0.5) -> None:
         vision = _vision()
-        base = _base_options()(model_asset_buffer=_read_member(Path(task_path), _DETECTOR_MEMBER))
+        base = _base_options()(model_asset_buffer=bundle.read_member(task_path, bundle.DETECTOR))
         options = vision.FaceDetectorOptions(base_options=base, min_detection_confidence=min_score)
         super().__init__(lambda: _open(vision.FaceDetector, options, Path(task_path)))
 
@@ -156,7 +132,7 @@ class FaceLandmarker(_Task):
 
     def __init__(self, task_path: Path | str, *, max_faces: int = 1, min_presence: float = 0.95) -> None:
         vision = _vision()
-        _read_member(Path(task_path), _DETECTOR_MEMBER)  # a clear error for a missing or broken file
+        bundle.read_member(task_path, bundle.DETECTOR)  # a clear error for a missing or broken file
         options = vision.FaceLandmarkerOptions(
             base_options=_base_options()(model_asset_path=str(task_path)),
             num_faces=max_faces,
@@ -165,11 +141,10 @@ class FaceLandmarker(_Task):
         )
         super().__init__(lambda: _open(vision.FaceLandmarker, options, Path(task_path)))
 
-    def detect(self, image: RgbImage, timestamp_ms: float = 0.0) -> list[RawFace]:
+    def detect(self, image: RgbImage, around: FaceBox | None = None) -> list[RawFace]:
         """Meshes of one (H, W, 3) picture in which the faces are large: 20 to 70 % of its longer side.
 
-        ``timestamp_ms`` is not looked at, every picture stands alone; it is there because a landmarker may take the
-        place of a face finder (``finders.FaceFinder``) where one large face per picture is certain.
+        ``around`` is not looked at: mediapipe's own detector says where the faces are and how they are turned.
         """
         height, width = image.shape[:2]
         if min(height, width) < _MIN_SIDE:
@@ -181,18 +156,8 @@ class FaceLandmarker(_Task):
             xy = np.array([(point.x, point.y) for point in points], dtype=np.float64)
             if len(xy) == NUM_LANDMARKS and np.isfinite(xy).all():
                 # mediapipe counts from the corner of the picture, this project from the first pixel's centre
-                faces.append(RawFace(xy * (width, height) - 0.5, *pose_degrees(matrix)))
+                faces.append(RawFace(xy * (width, height) - 0.5, *look_degrees(np.asarray(matrix)[:3, 2])))
         return faces
-
-
-def pose_degrees(matrix: FloatArray) -> tuple[float, float]:
-    """Yaw and pitch of a facial transformation matrix (4, 4), in degrees.
-
-    mediapipe's metric space has x to the right, y up and z towards the camera, so the third column is where the
-    face looks. Yaw is positive when it looks to the viewer's right, pitch when it looks up; roll does not matter.
-    """
-    x, y, z = (float(value) for value in np.asarray(matrix)[:3, 2])
-    return math.degrees(math.atan2(x, z)), math.degrees(math.atan2(y, math.hypot(x, z)))
 
 
 def _close_quietly(task: Any) -> None:
@@ -227,18 +192,6 @@ def _base_options() -> Any:
     from mediapipe.tasks.python import BaseOptions
 
     return BaseOptions
-
-
-def _read_member(task_path: Path, member: str) -> bytes:
-    """One net out of the task bundle (a zip file)."""
-    hint = "run 'idm-rt models fetch' to get it"
-    try:
-        with zipfile.ZipFile(task_path) as bundle:
-            return bundle.read(member)
-    except FileNotFoundError as error:
-        raise ModelError(f"no face landmarker at {task_path}; expected a face_landmarker.task there; {hint}") from error
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{task_path} is not a usable face_landmarker.task ({error}); delete it and {hint}") from error
 
 
 def _open(kind: Any, options: Any, task_path: Path) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from idm_rt.geometry import similarity_from_points, transform_points
 from idm_rt.landmarks import five_points
-from idm_rt.tracking.landmarker import RawFace
+from idm_rt.tracking.records import RawFace
 from idm_rt.tracking.smoothing import OneEuroFilter, OneEuroOptions, smoothing_factor
 from idm_rt.tracking.windows import larger_side
 from idm_rt.types import FaceTrack, FloatArray

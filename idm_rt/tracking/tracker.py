@@ -9,8 +9,8 @@ from typing import Self
 from idm_rt.errors import ConfigError
 from idm_rt.tracking import windows
 from idm_rt.tracking.finders import FaceFinder
-from idm_rt.tracking.landmarker import RawFace
 from idm_rt.tracking.matching import match_boxes
+from idm_rt.tracking.records import RawFace
 from idm_rt.tracking.scene_cut import SceneCutDetector
 from idm_rt.tracking.smoothing import OneEuroOptions
 from idm_rt.tracking.track import Track
@@ -66,9 +66,20 @@ class FaceTracker:
 
     Args:
         finder: a ``finders.VideoFaceFinder`` or ``PhotoFaceFinder``, or any ``FaceFinder``.
+        options: when a face counts.
+        backend: name of what runs the finder's nets.
+        backend_reason: why it was chosen.
     """
 
-    def __init__(self, finder: FaceFinder, options: TrackerOptions | None = None) -> None:
+    def __init__(
+        self,
+        finder: FaceFinder,
+        options: TrackerOptions | None = None,
+        *,
+        backend: str = "custom",
+        backend_reason: str = "given by the caller",
+    ) -> None:
+        self.backend, self.backend_reason = backend, backend_reason
         self._finder = finder
         self._options = options or TrackerOptions()
         self._cuts = SceneCutDetector()

@@ -47,6 +47,10 @@ class Cutout:
         """Points (K, 2) in px of the cut-out -> px of the frame."""
         return (points + 0.5) * self.factor - 0.5 + np.array([self.x0, self.y0], dtype=np.float64)
 
+    def from_frame(self, points: FloatArray) -> FloatArray:
+        """Points (K, 2) in px of the frame -> px of the cut-out."""
+        return (points + 0.5 - np.array([self.x0, self.y0], dtype=np.float64)) / self.factor - 0.5
+
 
 def window_around(box_xyxy: FloatArray, margin: float) -> Window:
     """Square around a box, its side the box's larger side times ``1 + 2 * margin``."""

@@ -81,6 +81,8 @@ def test_the_doctor_finds_a_machine_well(model_root: Path, models: Sequence[obje
     assert all(engine["reason"] for engine in diagnosis["engines"])
     names = {check["name"] for check in diagnosis["checks"]}
     assert names >= {"python", "opencv", "video codecs", "cache", "engine", "face tracker"}
+    (tracker,) = [check["found"] for check in diagnosis["checks"] if check["name"] == "face tracker"]
+    assert tracker.startswith(("auto takes openvino: ", "auto takes mediapipe: openvino cannot be used: "))
     text = cli("doctor")
     assert text.code == 0 and "ok engine: auto takes openvino" in " ".join(text.out.split())
 

@@ -13,7 +13,7 @@ from idm_rt.tracking.finders import (
     in_frame_fraction,
     strongest,
 )
-from idm_rt.tracking.landmarker import FaceBox, RawFace
+from idm_rt.tracking.records import FaceBox, RawFace
 
 SQUARE_MESH = np.random.default_rng(0).uniform(0, 1, (478, 2))
 SQUARE_MESH[:4] = [[0, 0], [1, 0], [1, 1], [0, 1]]
@@ -51,7 +51,7 @@ class FakeLandmarker:
         self.shown: list[tuple[int, int]] = []
         self.closed = False
 
-    def detect(self, image: np.ndarray) -> list[RawFace]:
+    def detect(self, image: np.ndarray, around: FaceBox) -> list[RawFace]:
         self.shown.append(image.shape[:2])
         large = [box for box in squares(image) if windows.larger_side(box) >= 0.2 * max(image.shape[:2])]
         return [RawFace(box[:2] + SQUARE_MESH * (box[2:] - box[:2]), 0.0, 0.0) for box in large]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idm_rt.errors import ConfigError
-from idm_rt.tracking.landmarker import RawFace
+from idm_rt.tracking.records import RawFace
 from idm_rt.tracking.track import shape_agreement
 from idm_rt.tracking.tracker import FaceTracker, TrackerOptions, TrackingResult
 
