@@ -8,17 +8,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from types import FrameType
 
 from idm_rt.cli.output import Console, library_log
 from idm_rt.cli.parser import build_parser
+from idm_rt.cli.signals import UnwindingSignals
 from idm_rt.errors import ConfigError, IdmError
 
-OK, FAILURE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its one line, or the help
         return int(stop.code or 0)
-    console = Console(debug=getattr(options, "debug", False))
+    signals = UnwindingSignals()
+    console = Console(debug=getattr(options, "debug", False), check=signals.check)
     try:
-        with library_log(console):
+        with signals, library_log(console):
             return _run(options, console)
     except KeyboardInterrupt:
         console.error("interrupted; unfinished files were removed")
@@ -50,15 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    with suppress(ValueError):  # not in the main thread: the embedding program decides
-        signal.signal(signal.SIGTERM, _stop)
     command = importlib.import_module(f"idm_rt.cli.{options.module}")
     return int(command.run(options, console))
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Let ``kill`` unwind the stack, so that files under temporary names are removed as on Ctrl-C."""
-    raise SystemExit(TERMINATED)
 
 
 def _failed(console: Console, error: BaseException, message: str, code: int = FAILURE) -> int:

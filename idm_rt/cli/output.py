@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -18,10 +18,11 @@ class Console:
 
     Args:
         debug: show debug log lines, and tracebacks of errors.
+        check: called between two items of ``progress``; raises to end them.
     """
 
-    def __init__(self, *, debug: bool = False) -> None:
-        self.debug = debug
+    def __init__(self, *, debug: bool = False, check: Callable[[], None] = lambda: None) -> None:
+        self.debug, self._check = debug, check
         self._bar: Any = None
 
     def say(self, text: str = "") -> None:
@@ -58,9 +59,15 @@ class Console:
         with tqdm(items, total=total, unit=f" {unit}", disable=None, dynamic_ncols=True, leave=False) as bar:
             self._bar = bar
             try:
-                yield from bar
+                for item in bar:
+                    yield item
+                    self._check()
             finally:
                 self._bar = None
+
+    def pin(self, line: Any) -> None:
+        """Keep a line at the bottom out of the way of what is printed: it has ``clear``, ``refresh`` and ``close``."""
+        self._bar = line
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self._bar is not None:
