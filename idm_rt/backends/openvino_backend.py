@@ -11,17 +11,22 @@ Measured on two AVX2 cores (f32, the shipped shape of network), as shares of the
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from idm_rt.backends.base import Backend, check_batch, open_failure, run_failure
 from idm_rt.cpu_info import available_cpus
 from idm_rt.errors import EngineError
 from idm_rt.model_manifest import ModelManifest
+
+# Importing openvino sends a report of the import over the network, through openvino_telemetry, from a fork of this
+# process, which may hang when threads run. Without that package it sends nothing. Who wants it imports it before.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402 - after the line above
 
 _PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
 
