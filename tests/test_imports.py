@@ -22,6 +22,7 @@ LAYERS: list[list[set[str]]] = [
         {"geometry"},
         {"network"},
         {"machine"},
+        {"virtual_devices"},
         {"model_files", "model_manifest", "model_store", "model_download"},
     ],
     [{"backends"}],
@@ -44,8 +45,8 @@ DOORS = {
     "av": ["media/", "webrtc/", "doctor.py"],
     "PIL": ["media/", "before_after.py"],
     "aiortc": ["webrtc/", "relay/"],
-    "aiohttp": ["webrtc/", "relay/"],
-    "pyvirtualcam": ["virtual_camera"],
+    "aiohttp": ["webrtc/", "relay/", "virtual_camera/control_page.py"],
+    "pyvirtualcam": ["virtual_camera/device_sink.py"],
     "tqdm": ["cli/output.py"],
     "platformdirs": ["model_store.py"],
 }

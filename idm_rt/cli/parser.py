@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import idm_rt
+from idm_rt.cli.camera_options import add_arguments as add_camera_arguments
 from idm_rt.cli.output import PROGRAM, one_line
 from idm_rt.config import DEFAULT_MODEL, ENGINES, STEPS, EnhancerConfig
 
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_doctor(commands)
     _add_bench(commands)
+    _add_camera(commands)
     return parser
 
 
@@ -58,13 +60,7 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("input", metavar="INPUT", type=Path, help="a photo, a folder of photos or a video")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="the file (for a folder: the folder) to write")
     _add_pipeline_options(parser)
-    parser.add_argument(
-        "--strength",
-        type=_fraction,
-        default=_DEFAULTS.strength,
-        metavar="F",
-        help="0 changes nothing, 1 shows the whole correction (default: %(default)s)",
-    )
+    _add_strength(parser)
     parser.add_argument(
         "--max-faces",
         type=_whole_number(1, 32),
@@ -76,6 +72,16 @@ def _add_enhance(commands: Any) -> None:
     parser.add_argument("--before-after", type=Path, metavar="PICTURE", help="also write a still before/after picture")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="also write what was done, and how fast")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _add_strength(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strength",
+        type=_fraction,
+        default=_DEFAULTS.strength,
+        metavar="F",
+        help="0 changes nothing, 1 shows the whole correction (default: %(default)s)",
+    )
 
 
 def _add_pipeline_options(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +106,14 @@ def _add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarker", type=Path, metavar="FILE", help="a face_landmarker.task (default: fetched once, then cached)"
     )
+
+
+def _add_camera(commands: Any) -> None:
+    summary = "be a virtual webcam: enhance a camera, a screen or a file live, for any video call program"
+    parser = _add_command(commands, "camera", "camera", summary)
+    add_camera_arguments(parser)
+    _add_pipeline_options(parser)
+    _add_strength(parser)
 
 
 def _add_sample(commands: Any) -> None:

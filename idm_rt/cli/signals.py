@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -66,3 +69,19 @@ def ending_signals() -> Iterator[threading.Event]:
     finally:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
+
+
+def leave_threads_at_exit(code: int) -> None:
+    """End the process at its exit without the clean-up of native libraries, which would wait for threads or abort.
+
+    For a command that had to leave a thread inside a native call: everything of its own is closed by now.
+    """
+
+    def leave() -> None:
+        if any(thread.daemon and thread.name.startswith("idm-rt") for thread in threading.enumerate()):
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(code)
+
+    atexit.register(leave)
