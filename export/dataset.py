@@ -59,44 +59,70 @@ def spread_faces(faces: FaceSet, count: int) -> FaceSet:
     return FaceSet([faces.records[i] for i in picked], faces.canvases[picked], weights / weights.sum())
 
 
-class PairStream(IterableDataset[tuple[Tensor, Tensor]]):
-    """An endless, reproducible stream of (clean, degraded) uint8 tensors (3, 256, 256).
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What decides a stream of training pairs."""
 
-    An encoder round trip costs as much as a training step, so each degraded pair is used about ``reuse`` times: sample
-    ``i`` is a random one of the ``window`` newest pairs, where a new pair appears every ``reuse`` samples. What sample
-    ``i`` is depends on the seed and on ``i`` alone, so a resumed run sees what an uninterrupted one would have seen.
+    batch: int
+    seed: int
+    window: int = 1_500  # newest pairs that samples are drawn from, per lane
+    reuse: int = 3  # samples made of one degraded pair, about
+    lanes: int = 1  # independent streams whose batches take turns; one per degrading process
+    previous: bool = False  # also give the frame before
+
+
+class PairStream(IterableDataset[tuple[Tensor, ...]]):
+    """An endless, reproducible stream of (clean, degraded[, previous]) uint8 tensors (batch, 3, 256, 256).
+
+    An encoder round trip costs as much as a training step, so each degraded pair is used about ``reuse`` times: a
+    sample is a random one of the ``window`` newest pairs of its lane, where a new pair appears every ``reuse`` samples.
+    Batch ``k`` belongs to lane ``k % lanes``. What it holds depends on the plan and on ``k`` alone, so a resumed run
+    sees what an uninterrupted one would have seen.
     """
 
-    def __init__(self, faces: FaceSet, seed: int, start: int = 0, reuse: int = 3, window: int = 1500) -> None:
+    def __init__(self, faces: FaceSet, plan: StreamPlan, first: int = 0, stride: int = 1) -> None:
+        """Gives batches ``first``, ``first + stride``, ... (several GPUs: the rank, and how many there are)."""
         super().__init__()
-        self.faces, self.seed, self.start, self.reuse, self.window = faces, seed, start, reuse, window
+        self.faces, self.plan, self.first, self.stride = faces, plan, first, stride
 
-    def pair(self, pair_id: int) -> FacePair:
+    def pair(self, lane: int, pair_id: int) -> FacePair:
         """The pair with this number, made anew."""
-        rng = np.random.default_rng([self.seed, 1, pair_id])
+        rng = np.random.default_rng([self.plan.seed, 1, pair_id, lane])
         index = int(rng.choice(len(self.faces.canvases), p=self.faces.weights))
         return degrade(self.faces.canvases[index].numpy(), LEVELS["train"], rng)
 
-    def pair_id(self, index: int) -> int:
-        """Which pair sample ``index`` uses."""
-        newest = index // self.reuse + self.window // 4
-        rng = np.random.default_rng([self.seed, 2, index])
-        return int(rng.integers(max(0, newest - self.window), newest))
+    def pair_id(self, lane: int, index: int) -> int:
+        """Which pair the ``index``-th sample of a lane uses."""
+        newest = index // self.plan.reuse + max(1, self.plan.window // 4)
+        rng = np.random.default_rng([self.plan.seed, 2, index, lane])
+        return int(rng.integers(max(0, newest - self.plan.window), newest))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         cv2.setNumThreads(1)
-        cache: OrderedDict[int, FacePair] = OrderedDict()
-        index = self.start + worker
+        caches: dict[int, OrderedDict[int, FacePair]] = {}
+        number = self.first + worker * self.stride
         while True:
-            key = self.pair_id(index)
-            if key not in cache:
-                cache[key] = self.pair(key)
-                if len(cache) > self.window:
-                    cache.pop(min(cache))
-            yield to_chw(cache[key].clean), to_chw(cache[key].degraded)
-            index += workers
+            lane, turn = number % self.plan.lanes, number // self.plan.lanes
+            cache = caches.setdefault(lane, OrderedDict())
+            pairs = [self._cached(cache, lane, turn * self.plan.batch + i) for i in range(self.plan.batch)]
+            yield stacked(pairs, self.plan.previous)
+            number += workers * self.stride
+
+    def _cached(self, cache: OrderedDict[int, FacePair], lane: int, index: int) -> FacePair:
+        key = self.pair_id(lane, index)
+        if key not in cache:
+            cache[key] = self.pair(lane, key)
+            if len(cache) > self.plan.window:
+                cache.pop(min(cache))
+        return cache[key]
+
+
+def stacked(pairs: list[FacePair], previous: bool) -> tuple[Tensor, ...]:
+    """(clean, degraded[, previous]) uint8 tensors (N, 3, 256, 256)."""
+    names = ("clean", "degraded", "previous") if previous else ("clean", "degraded")
+    return tuple(torch.stack([to_chw(getattr(pair, name)) for pair in pairs]) for name in names)
 
 
 def to_chw(image: RgbImage) -> Tensor:
@@ -109,20 +135,25 @@ def to_unit(batch: Tensor) -> Tensor:
     return batch.float().div_(127.5).sub_(1.0).contiguous(memory_format=torch.channels_last)
 
 
-def training_loader(faces: FaceSet, batch: int, seed: int, start: int, window: int, workers: int) -> DataLoader:
-    """Batches of (clean, degraded) from sample ``start`` on."""
-    stream = PairStream(faces, seed, start, window=window)
+def training_loader(
+    faces: FaceSet, plan: StreamPlan, first: int = 0, stride: int = 1, workers: int = 0
+) -> Iterator[list[Tensor]]:
+    """Batches ``first``, ``first + stride``, ... of the stream, made by ``workers`` processes (0: by this one)."""
+    stream = PairStream(faces, plan, first, stride)
     own = torch.Generator()  # else opening the loader would advance the generator that the training noise comes from
     if not workers:
-        return DataLoader(stream, batch_size=batch, generator=own)
+        return iter(DataLoader(stream, batch_size=None, generator=own))
     # spawn: a forked child inherits OpenCV's and torch's thread pools in a locked state and hangs
-    return DataLoader(
-        stream,
-        batch_size=batch,
-        generator=own,
-        num_workers=workers,
-        prefetch_factor=4,
-        multiprocessing_context="spawn",
+    return iter(
+        DataLoader(
+            stream,
+            batch_size=None,
+            generator=own,
+            num_workers=workers,
+            prefetch_factor=4,
+            multiprocessing_context="spawn",
+            pin_memory=torch.cuda.is_available(),
+        )
     )
 
 

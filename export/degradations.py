@@ -46,6 +46,7 @@ class FacePair:
 
     clean: RgbImage
     degraded: RgbImage
+    previous: RgbImage  # the frame before as the call showed it, cut so that the face lies where it lies in the others
 
 
 def degrade(canvas: RgbImage, level: Level, rng: Rng, augment: bool = True) -> FacePair:
@@ -62,8 +63,8 @@ def degrade(canvas: RgbImage, level: Level, rng: Rng, augment: bool = True) -> F
         canvas = relight(canvas[:, ::-1] if rng.random() < 0.5 else canvas, rng)
     clean = crop_face(canvas, canvas_to_crop)
     if rng.random() < level.clean_share:
-        return FacePair(clean, clean.copy())
-    return FacePair(clean, through_call(canvas, canvas_to_crop, level, rng))
+        return FacePair(clean, clean.copy(), clean.copy())
+    return FacePair(clean, *through_call(canvas, canvas_to_crop, level, rng))
 
 
 def crop_matrix(canvas_size: int, rng: Rng | None) -> FloatArray:
@@ -88,15 +89,20 @@ def relight(image: np.ndarray, rng: Rng) -> np.ndarray:
     return cv2.LUT(np.ascontiguousarray(image), table)
 
 
-def through_call(canvas: np.ndarray, canvas_to_crop: FloatArray, level: Level, rng: Rng) -> np.ndarray:
-    """The crop of the last of a few frames of a call that shows the canvas."""
+def through_call(
+    canvas: np.ndarray, canvas_to_crop: FloatArray, level: Level, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """The crops of the last of a few frames of a call that shows the canvas, and of the one before it."""
     side = between(300.0, 72.0, level.draw(rng))  # px of the crop's side in the call frame
     scale = side / CROP_SIZE
     frames, motions = render_frames(canvas, scale, int(rng.integers(1, 6)), rng)
     frames = [camera(frame, plan, rng) for plan in [CameraPlan.draw(level, side, rng)] for frame in frames]
     frames = network(frames, level, rng)
-    frame_to_canvas = invert_affine(compose(motions[-1], scaling(scale)))
-    return crop_face(frames[-1], compose(canvas_to_crop, frame_to_canvas))
+    crops = [
+        crop_face(frame, compose(canvas_to_crop, invert_affine(compose(motion, scaling(scale)))))
+        for frame, motion in zip(frames[-2:], motions[-2:], strict=True)
+    ]
+    return crops[-1], crops[0]
 
 
 def scaling(factor: float) -> FloatArray:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.mobilefacenet import INPUT_SIZE, MobileFaceNet
 from idm_rt.errors import ModelError
 
 VGG_STAGES = (("conv1_1", "conv1_2"), ("conv2_1", "conv2_2"), ("conv3_1", "conv3_2", "conv3_3"),
@@ -78,6 +79,39 @@ class VggHed(nn.Module):
         """Distance per picture, (N,), of two sets of ``features``."""
         per_stage = [(x - y).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]
         return torch.stack(per_stage).mean(0)
+
+
+class IdentityLoss(nn.Module):
+    """1 - cosine of two faces' embeddings by a frozen MobileFaceNet: 0 for the same face, about 1 for two people.
+
+    A loss as in GFPGAN (Wang et al., CVPR 2021, eq. 7), here on unit vectors. The identity *metric* is another network
+    (``export.metrics.DlibIdentity``), so that a restorer cannot please the one that judges it.
+    """
+
+    # The part of our aligned crop that holds what ArcFace's 112 px alignment shows, as fractions of the crop's side:
+    # its similarity has a side of 231 px of 256 at (13, -2); 224 px at (16, 2) tells people apart as well and is an
+    # exact 2x2 mean, without aliasing.
+    BOX_XYXY = (16 / 256, 2 / 256, 240 / 256, 226 / 256)
+
+    def __init__(self, recogniser: Path) -> None:
+        """``recogniser``: mobilefacenet.json, its .bin beside it.
+
+        Raises:
+            ModelError: a file is missing, damaged or another network.
+        """
+        super().__init__()
+        self.net = channels_last(MobileFaceNet(recogniser))
+
+    def embed(self, faces: Tensor) -> Tensor:
+        """Aligned crops (N, 3, S, S) -> unit vectors (N, 192)."""
+        x0, y0, x1, y1 = (round(fraction * faces.shape[-1]) for fraction in self.BOX_XYXY)
+        return self.net(F.adaptive_avg_pool2d(faces[..., y0:y1, x0:x1], INPUT_SIZE))
+
+    def forward(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Distance per face, (N,), 0..2; gradients go to the estimate."""
+        with torch.no_grad():
+            target = self.embed(truth)
+        return 1.0 - (self.embed(estimate) * target).sum(1)
 
 
 def _conv(state: dict[str, Tensor], name: str, origin: Path) -> nn.Conv2d:

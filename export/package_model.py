@@ -13,14 +13,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from export.checkpoints import load_checkpoint
+from export.commands import trained_network
 from export.evaluate import markdown
 from export.export_onnx import OPSET, export_onnx
 from export.prepare import FaceRecord, read_records
 from export.runs import run_command, write_atomic, write_json
 from idm_rt.config import STEPS
 from idm_rt.diffusion import KAPPA
-from idm_rt.errors import ConfigError
 from idm_rt.geometry import ALIGN_TEMPLATE, CROP_SIZE
 from idm_rt.model_manifest import MANIFEST_NAME, SCHEMA
 from idm_rt.network import DenoiserConfig, DenoiserNet
@@ -29,21 +28,6 @@ log = logging.getLogger(__name__)
 
 LICENCE = "Apache-2.0"
 TOLERANCE = {"f32_db": 60.0, "bf16_db": 45.0, "fp16_db": 50.0}
-
-
-def averaged_network(run: Path) -> tuple[DenoiserNet, dict[str, Any], int]:
-    """The averaged (EMA) network of a run, the run's configuration and the samples seen (earlier runs included).
-
-    Raises:
-        ConfigError: not a run directory, or no usable checkpoint in it.
-    """
-    if not (run / "config.json").is_file():
-        raise ConfigError(f"{run} is not a training run: it holds no config.json; name a run of export.train")
-    config = json.loads((run / "config.json").read_text())
-    state = load_checkpoint(run / "checkpoint.pt", "train again")
-    net = DenoiserNet(DenoiserConfig.from_dict(config["network"]))
-    net.load_state_dict(state["ema"])
-    return net.eval(), config, state["inherited"] + state["seen"]
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -56,7 +40,7 @@ def package(run: Path, faces: Path, out: Path, version: str, evaluation: Path | 
     """Write the model folder; see the module's text."""
     from safetensors.torch import save
 
-    net, config, seen = averaged_network(run)
+    net, config, seen = trained_network(run)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "model.safetensors", save({k: v.contiguous() for k, v in net.state_dict().items()}))
     parity = {p: export_onnx(net, out / name, p) for p, name in (("f32", "model.onnx"), ("fp16", "model_fp16.onnx"))}
@@ -96,7 +80,7 @@ Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 di
 
 ## Training
 
-{training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.train`; the last run's configuration is in
+{training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.distill`; the last run's configuration is in
 model.json, the runs that it began from differ in batch size and optimiser): pixel loss and vgg-hed features on crops of
 eyes, mouth and skin. Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264,
 AV1); one face in ten is left clean.
