@@ -1,0 +1,188 @@
+"""The recogniser's reader on a graph small enough to work out by hand, and the real one where it can be had."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+
+from export.losses import IdentityLoss
+from export.mobilefacenet import MobileFaceNet, fold_prelu, read_graph
+from idm_rt.errors import ModelError
+
+CHANNELS = 4
+
+
+def text(value: str) -> dict:
+    return {"s": base64.b64encode(value.encode()).decode()}
+
+
+def convolution(name, op, inputs, stride=1, padding="SAME", relu=False):
+    fused = ["BiasAdd", "Relu"] if relu else ["BiasAdd"]
+    attr = {
+        "strides": {"list": {"i": ["1", str(stride), str(stride), "1"]}},
+        "padding": text(padding),
+        "fused_ops": {"list": {"s": [text(value)["s"] for value in fused]}},
+    }
+    return {"name": name, "op": op, "input": inputs, "attr": attr}
+
+
+def node(name, op, *inputs):
+    return {"name": name, "op": op, "input": list(inputs)}
+
+
+def spelt_out_prelu(name, x, relu):
+    return [
+        node(f"{name}/abs", "Abs", x),
+        node(f"{name}/sub", "Sub", x, f"{name}/abs"),
+        node(f"{name}/scaled", "Mul", f"{name}/sub", f"{name}/a"),
+        node(name, "Add", relu, f"{name}/scaled"),
+    ]
+
+
+def write_model(folder: Path, nodes: list[dict], constants: dict[str, np.ndarray]) -> Path:
+    entries = [{"name": k, "shape": list(v.shape), "dtype": str(v.dtype)} for k, v in constants.items()]
+    const = [{"name": key, "op": "Const"} for key in constants]
+    manifest = [{"paths": ["net.bin"], "weights": entries}]
+    model = {"modelTopology": {"node": const + nodes}, "weightsManifest": manifest}
+    (folder / "net.bin").write_bytes(b"".join(value.tobytes() for value in constants.values()))
+    (folder / "net.json").write_text(json.dumps(model))
+    return folder / "net.json"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """(path, constants) of: 3x3 convolution of stride 2, PReLU, 56x56 depthwise of one place, PReLU, unit length."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w0": rng.normal(0, 0.5, (3, 3, 3, CHANNELS)).astype(np.float32),
+        "b0": rng.normal(0, 0.5, CHANNELS).astype(np.float32),
+        "p0/a": rng.normal(0, 0.5, CHANNELS).astype(np.float32),
+        "w1": rng.normal(0, 0.05, (56, 56, CHANNELS, 1)).astype(np.float32),
+        "b1": np.zeros(CHANNELS, np.float32),
+        "p1/a": np.full(CHANNELS, -0.4, np.float32),
+        "axis": np.array([1], np.int32),
+        "floor": np.array(1e-10, np.float32),
+    }
+    nodes = [
+        node("embeddings", "Mul", "flat", "rsqrt"),  # out of order on purpose
+        {"name": "img", "op": "Placeholder"},
+        convolution("c0", "_FusedConv2D", ["img", "w0", "b0"], stride=2),
+        node("r0", "Relu", "c0"),
+        *spelt_out_prelu("p0", "c0", "r0"),
+        convolution("d1", "FusedDepthwiseConv2dNative", ["p0", "w1", "b1"], padding="VALID", relu=True),
+        *spelt_out_prelu("p1", "d1", "d1"),
+        node("flat", "Squeeze", "p1"),
+        node("square", "Square", "flat"),
+        node("sum", "Sum", "square", "axis"),
+        node("least", "Maximum", "sum", "floor"),
+        node("rsqrt", "Rsqrt", "least"),
+    ]
+    return write_model(tmp_path_factory.mktemp("net"), nodes, constants), constants
+
+
+def by_hand(picture: np.ndarray, c: dict[str, np.ndarray], as_written: bool) -> np.ndarray:
+    """The tiny graph in numpy, position by position; picture (112, 112, 3)."""
+    padded = np.pad(picture, ((0, 1), (0, 1), (0, 0)))  # TensorFlow's SAME with stride 2: the odd pixel at the end
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))[::2, ::2]  # (56, 56, 3, 3, 3) c,y,x
+    x = np.einsum("hwcyx,yxco->hwo", windows, c["w0"]) + c["b0"]
+    sign = 1.0 if as_written else -1.0
+    x = np.maximum(x, 0) + sign * c["p0/a"] * (x - np.abs(x))
+    x = (x * c["w1"][..., 0]).sum((0, 1)) + c["b1"]
+    x = np.maximum(x, 0) + (0.0 if as_written else -c["p1/a"] * (x - np.abs(x)))
+    return x / np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("as_written", [False, True])
+def test_the_graph_computes_what_its_operations_say(tiny, as_written):
+    path, constants = tiny
+    picture = np.random.default_rng(1).uniform(-1, 1, (112, 112, 3)).astype(np.float32)
+    wanted = by_hand(picture, constants, as_written)
+    net = MobileFaceNet(path, as_written)
+    found = net(torch.from_numpy(picture.transpose(2, 0, 1))[None])
+    assert (wanted < 0).any() or as_written  # else the slope behind the depthwise convolution is not seen
+    assert np.allclose(found.numpy()[0], wanted, atol=1e-5)
+
+
+def test_each_spelt_out_prelu_becomes_one_node(tiny):
+    nodes = read_graph(tiny[0]).nodes
+    folded = fold_prelu(nodes)
+    assert [n.op for n in folded if n.op in ("PRelu", "Abs", "Sub", "Relu")] == ["PRelu", "PRelu"]
+    assert len(nodes) - len(folded) == 7
+
+
+def test_the_loss_is_zero_for_equal_faces_and_moves_the_estimate_only(tiny):
+    loss = IdentityLoss(tiny[0])
+    truth = torch.rand(2, 3, 256, 256) * 2 - 1
+    estimate = (torch.rand(2, 3, 256, 256) * 2 - 1).requires_grad_()
+    assert loss(truth, truth).tolist() == pytest.approx([0.0, 0.0], abs=1e-5)
+    loss(estimate, truth.requires_grad_()).sum().backward()
+    assert float(estimate.grad.abs().sum()) > 0 and truth.grad is None
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_only_the_face_is_compared(tiny):
+    loss = IdentityLoss(tiny[0])
+    face = torch.rand(1, 3, 256, 256)
+    other = face.clone()
+    other[..., :2, :] = other[..., 226:, :] = other[..., :16] = other[..., 240:] = 0.0
+    assert float(loss(other, face)) == pytest.approx(0.0, abs=1e-6)
+    other[..., 100:130, 100:130] = 0.0
+    assert float(loss(other, face)) > 1e-6
+
+
+def test_missing_damaged_and_foreign_files_are_named(tiny, tmp_path):
+    with pytest.raises(ModelError, match="none.json is missing"):
+        MobileFaceNet(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ModelError, match="no TensorFlow.js graph model"):
+        MobileFaceNet(tmp_path / "bad.json")
+    (tmp_path / "alone.json").write_text(tiny[0].read_text())
+    with pytest.raises(ModelError, match="net.bin is missing"):
+        MobileFaceNet(tmp_path / "alone.json")
+    (tmp_path / "net.bin").write_bytes(tiny[0].with_name("net.bin").read_bytes()[:-40])
+    with pytest.raises(ModelError, match="no TensorFlow.js graph model"):
+        MobileFaceNet(tmp_path / "alone.json")
+
+
+def test_an_unknown_operation_and_a_missing_node_are_named(tmp_path):
+    source = {"name": "img", "op": "Placeholder"}
+    with pytest.raises(ModelError, match="is a Softmax"):
+        MobileFaceNet(write_model(tmp_path, [source, node("out", "Softmax", "img")], {}))
+    with pytest.raises(ModelError, match="reads a node that is not there"):
+        MobileFaceNet(write_model(tmp_path, [source, node("out", "Relu", "gone")], {}))
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    shared = os.environ.get("IDM_RT_SHARED")
+    if not shared:
+        pytest.skip("IDM_RT_SHARED does not name the folder with the recogniser's weights")
+    return Path(shared) / "weights" / "mobilefacenet" / "mobilefacenet.json"
+
+
+def test_the_real_recogniser_knows_a_face_through_blur_and_mirror(recogniser):
+    face = torch.from_numpy(astronaut()[0:200, 130:330].transpose(2, 0, 1).copy())[None].float() / 127.5 - 1
+    face = torch.nn.functional.interpolate(face, (256, 256), mode="bilinear")
+    noise = torch.rand(face.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loss = IdentityLoss(recogniser)
+    with torch.no_grad():
+        blurred = float(loss(torch.nn.functional.avg_pool2d(face, 5, 1, 2), face))
+        mirrored, other = float(loss(face.flip(3), face)), float(loss(noise, face))
+    assert 0.0 < blurred < 0.25 and mirrored < 0.35 and other > 0.6
+
+
+def test_the_mended_graph_has_the_channel_means_that_batch_norm_left(recogniser):
+    """As written, every picture has nearly the same embedding."""
+    pictures = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pictures[1:] = torch.nn.functional.avg_pool2d(pictures[1:], 9, 1, 4)
+    with torch.no_grad():
+        mended, written = (MobileFaceNet(recogniser, as_written)(pictures) for as_written in (False, True))
+    assert mended.shape == (4, 192)
+    assert float((written @ written.T).min()) > 0.95 > 0.9 > float((mended @ mended.T).min())
