@@ -10,15 +10,26 @@ if TYPE_CHECKING:
     from idm_rt.config import EnhancerConfig
     from idm_rt.enhancer import Enhancer
     from idm_rt.restorer import Restorer, open_restorer
+    from idm_rt.webrtc.video_track import EnhancedVideoTrack, enhance_track
 
 _LAZY = {
+    "EnhancedVideoTrack": "idm_rt.webrtc.video_track",
     "Enhancer": "idm_rt.enhancer",
     "EnhancerConfig": "idm_rt.config",
     "Restorer": "idm_rt.restorer",
+    "enhance_track": "idm_rt.webrtc.video_track",
     "open_restorer": "idm_rt.restorer",
 }
 
-__all__ = ["Enhancer", "EnhancerConfig", "Restorer", "__version__", "open_restorer"]
+__all__ = [
+    "EnhancedVideoTrack",
+    "Enhancer",
+    "EnhancerConfig",
+    "Restorer",
+    "__version__",
+    "enhance_track",
+    "open_restorer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,8 +28,15 @@ _TIMER_SAMPLES = 1000
 class LiveEnhancer(Protocol):
     """What a live stream needs of an enhancer; see ``idm_rt.enhancer.Enhancer``. Used by one thread."""
 
-    timer: StageTimer
-    last: EnhancedFrame
+    @property
+    def timer(self) -> StageTimer:
+        """Times per stage."""
+        ...
+
+    @property
+    def last(self) -> EnhancedFrame:
+        """The outcome of the newest frame."""
+        ...
 
     @property
     def offered_steps(self) -> tuple[int, ...]:

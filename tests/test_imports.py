@@ -45,6 +45,8 @@ DOORS = {
     "av": ["media/", "webrtc/", "doctor.py"],
     "PIL": ["media/", "before_after.py"],
     "aiortc": ["webrtc/", "relay/"],
+    "aioice": ["webrtc/", "relay/"],
+    "prometheus_client": ["relay/"],
     "aiohttp": ["webrtc/", "relay/", "virtual_camera/control_page.py"],
     "pyvirtualcam": ["virtual_camera/device_sink.py"],
     "tqdm": ["cli/output.py"],
