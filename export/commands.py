@@ -14,7 +14,7 @@ import torch
 from export.checkpoints import load_checkpoint
 from export.dataset import FaceSet, load_faces
 from export.loop import Loop, LoopConfig, Objective
-from export.losses import VggHed
+from export.losses import IdentityLoss, VggHed
 from export.ranks import Ranks, join_ranks
 from export.runs import RunDirectory
 from idm_rt.errors import ConfigError
@@ -96,6 +96,19 @@ def perceptual_net(weights: Path | None, stages: int, weight: float, device: tor
             raise ConfigError("the perceptual loss needs --vgg WEIGHTS; or switch it off with --perceptual-weight 0")
         return None
     return VggHed(weights, stages).to(device)
+
+
+def recognition_net(recogniser: Path | None, weight: float, device: torch.device) -> IdentityLoss | None:
+    """The identity loss, if a recogniser is given.
+
+    Raises:
+        ConfigError: the loss is wanted and there is none.
+    """
+    if recogniser is None:
+        if weight:
+            raise ConfigError("the identity loss needs --recogniser FILE; or switch it off with --identity-weight 0")
+        return None
+    return IdentityLoss(recogniser).to(device)
 
 
 def trained_network(run: Path) -> tuple[DenoiserNet, dict[str, object], int]:

@@ -18,7 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.commands import perceptual_net, resolved_config, run_training, trained_network, training_parser
+from export.commands import (
+    perceptual_net,
+    recognition_net,
+    resolved_config,
+    run_training,
+    trained_network,
+    training_parser,
+)
 from export.dataset import FaceSet
 from export.loop import Batch, LoopConfig
 from export.losses import PatchDiscriminator, channels_last, charbonnier, hinge_discriminator, hinge_generator
@@ -45,6 +52,7 @@ class DistillConfig(LoopConfig):
     perceptual_stages: int = 3
     gan_weight: float = 0.01
     gan_from: int = 36_000
+    identity_weight: float = 0.0  # on whole faces, not crops; needs a recogniser
     idempotence_weight: float = 0.0
     temporal_weight: float = 0.0  # two frames of one face shall be restored alike
     detail_px: int = 112  # side of the crops that the perceptual network and the discriminator see
@@ -104,8 +112,9 @@ class DistillObjective:
         vgg: Measure | None = None,
         teacher: DenoiserNet | None = None,
         ranks: Ranks | None = None,
+        identity: Measure | None = None,
     ) -> None:
-        self.config, self.vgg, self.ranks = config, vgg, ranks or Ranks()
+        self.config, self.vgg, self.identity, self.ranks = config, vgg, identity, ranks or Ranks()
         self.teacher = teacher.to(self.ranks.device).requires_grad_(False) if teacher is not None else None
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -131,6 +140,8 @@ class DistillObjective:
         if self.teacher is not None:
             end = sample_posterior(denoiser_of(self.teacher), y[:part], config.teacher_steps)
             terms["endpoint"] = config.endpoint_weight * charbonnier(estimate[:part], end)
+        if self.identity is not None and config.identity_weight:
+            terms["identity"] = config.identity_weight * self.identity(estimate[:part], clean[:part]).mean()
         if config.idempotence_weight:
             terms["idempotence"] = config.idempotence_weight * idempotence(net, estimate[:part], eps[:part])
         if config.temporal_weight and t == 1.0:
@@ -160,13 +171,14 @@ class DistillObjective:
         return loss.detach()
 
     def validate(self, net: DenoiserNet, sheet: Path) -> dict[str, float]:
-        """PSNR and vgg-hed of the input and of 1 and 4 steps (the regressor: 1)."""
+        """PSNR, vgg-hed and identity (1 - cosine) of the input and of 1 and 4 steps (the regressor: 1)."""
         eps = torch.zeros_like(self.validation.eps) if self.config.plain else self.validation.eps
         denoiser = denoiser_of(net)
         restore: dict[str, Callable[[Tensor], Tensor]] = {"x1": lambda y: sample(denoiser, y, eps, 1)}
         if not self.config.plain:
             restore["x4"] = lambda y: sample(denoiser, y, eps, 4)
-        return self.validation.run(restore, {"vgg": self.vgg} if self.vgg is not None else {}, sheet)
+        networks = {"vgg": self.vgg, "identity": self.identity}
+        return self.validation.run(restore, {key: net for key, net in networks.items() if net is not None}, sheet)
 
 
 def idempotence(net: DenoiserNet, restored: Tensor, eps: Tensor) -> Tensor:
@@ -178,6 +190,7 @@ def idempotence(net: DenoiserNet, restored: Tensor, eps: Tensor) -> Tensor:
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = training_parser("python -m export.distill", __doc__, PRESETS)
+    parser.add_argument("--recogniser", type=Path, metavar="FILE", help="mobilefacenet.json for the identity loss")
     parser.add_argument("--teacher", type=Path, metavar="RUN", help="run directory of export.train_teacher")
     args = parser.parse_args(argv)
 
@@ -185,8 +198,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.teacher is not None and config.plain:
             raise ConfigError("--plain true trains without a teacher; leave out --teacher")
         vgg = perceptual_net(args.vgg, config.perceptual_stages, config.perceptual_weight, ranks.device)
+        identity = recognition_net(args.recogniser, config.identity_weight, ranks.device)
         teacher = trained_network(args.teacher)[0] if args.teacher is not None else None
-        return DistillObjective(config, val, vgg, teacher, ranks)
+        return DistillObjective(config, val, vgg, teacher, ranks, identity)
 
     return run_command(lambda: run_training(args, resolved_config(args, PRESETS), objective))
 

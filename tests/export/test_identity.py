@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from skimage.data import astronaut
 
+from export import distill
+from export.commands import recognition_net
+from export.dataset import FaceSet
 from export.losses import IdentityLoss
 from export.mobilefacenet import MobileFaceNet, fold_prelu, read_graph
-from idm_rt.errors import ModelError
+from export.prepare import FaceRecord
+from idm_rt.errors import ConfigError, ModelError
+from idm_rt.network import DenoiserConfig, DenoiserNet
 
 CHANNELS = 4
 
@@ -157,6 +164,29 @@ def test_an_unknown_operation_and_a_missing_node_are_named(tmp_path):
         MobileFaceNet(write_model(tmp_path, [source, node("out", "Softmax", "img")], {}))
     with pytest.raises(ModelError, match="reads a node that is not there"):
         MobileFaceNet(write_model(tmp_path, [source, node("out", "Relu", "gone")], {}))
+
+
+def test_the_student_learns_from_whole_faces_and_reports_the_figure(tiny, tmp_path):
+    canvas = cv2.resize(astronaut()[0:256, 96:352], (384, 384), interpolation=cv2.INTER_CUBIC)
+    record = FaceRecord("a.png", "a.jpg", "nasa", "astronaut", "val", "public domain", 256, 0, 20)
+    val = FaceSet([record], torch.from_numpy(canvas)[None], np.ones(1))
+    config = replace(distill.TINY, identity_weight=0.5, plain=True)
+    identity = IdentityLoss(tiny[0])
+    objective = distill.DistillObjective(config, val, identity=identity)
+    net = DenoiserNet(DenoiserConfig.from_dict(config.network))  # fresh: gives its input back
+    clean, y = torch.rand(2, 2, 3, 256, 256).unbind()
+    term = objective.losses(net, (clean, y), 0)["identity"]
+    assert float(term.detach()) == pytest.approx(0.5 * float(identity(y[:1], clean[:1])), rel=1e-4)
+    term.backward()
+    assert float(net.head.weight.grad.abs().sum()) > 0
+    assert {"identity_input", "identity_x1"} <= objective.validate(net, tmp_path / "sheet.png").keys()
+
+
+def test_the_loss_asks_for_its_recogniser(tiny):
+    with pytest.raises(ConfigError, match="needs --recogniser FILE"):
+        recognition_net(None, 0.2, torch.device("cpu"))
+    assert recognition_net(None, 0.0, torch.device("cpu")) is None
+    assert isinstance(recognition_net(tiny[0], 0.0, torch.device("cpu")), IdentityLoss)
 
 
 @pytest.fixture(scope="module")
