@@ -40,7 +40,9 @@ def decode(regressors: FloatArray, logits: FloatArray, anchor_xy: FloatArray, mi
     Returns:
         Boxes as fractions of the input's side: 0 and 1 are its outer edges.
     """
-    certain = logits > math.log(min_score / (1.0 - min_score))
+    certain = np.flatnonzero(logits > math.log(min_score / (1.0 - min_score)))
+    if not len(certain):
+        return []
     scores = 1.0 / (1.0 + np.exp(-np.clip(logits[certain], -100.0, 100.0).astype(np.float64)))
     raw = regressors[certain].astype(np.float64).reshape(-1, 8, 2) / INPUT_SIZE
     centre, half = raw[:, 0] + anchor_xy[certain], raw[:, 1] / 2.0
@@ -56,7 +58,7 @@ def _blend(rows: FloatArray, scores: FloatArray) -> list[FaceBox]:
         same = _iou(rows[order[0], :4], rows[order, :4]) > _SAME_IOU
         same[0] = True
         group = order[same]
-        mean = np.average(rows[group], axis=0, weights=scores[group])
+        mean = scores[group] @ rows[group] / scores[group].sum()
         roll = math.atan2(mean[7] - mean[5], mean[6] - mean[4])
         faces.append(FaceBox(mean[:4], float(scores[order[0]]), roll))
         order = order[~same]
@@ -65,6 +67,7 @@ def _blend(rows: FloatArray, scores: FloatArray) -> list[FaceBox]:
 
 def _iou(box_xyxy: FloatArray, others_xyxy: FloatArray) -> FloatArray:
     low, high = np.maximum(box_xyxy[:2], others_xyxy[:, :2]), np.minimum(box_xyxy[2:], others_xyxy[:, 2:])
-    common = np.prod(np.maximum(high - low, 0.0), axis=1)
-    area, areas = np.prod(box_xyxy[2:] - box_xyxy[:2]), np.prod(others_xyxy[:, 2:] - others_xyxy[:, :2], axis=1)
-    return common / np.maximum(area + areas - common, 1e-12)
+    common, sides = np.maximum(high - low, 0.0), others_xyxy[:, 2:] - others_xyxy[:, :2]
+    inter, areas = common[:, 0] * common[:, 1], sides[:, 0] * sides[:, 1]
+    area = (box_xyxy[2] - box_xyxy[0]) * (box_xyxy[3] - box_xyxy[1])
+    return inter / np.maximum(area + areas - inter, 1e-12)

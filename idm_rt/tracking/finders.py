@@ -9,21 +9,20 @@ face, cut from the full frame: small faces keep their precision and the cost fol
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from idm_rt.landmarks import LEFT_EYE, RIGHT_EYE
-from idm_rt.tracking import windows
+from idm_rt.tracking import face_search, windows
+from idm_rt.tracking.face_search import BoxDetector, MeshDetector, boxes_in_window, is_same, mesh_in_box
 from idm_rt.tracking.records import FaceBox, RawFace
 from idm_rt.tracking.windows import Window
 from idm_rt.types import FloatArray, RgbImage
 
-_WINDOW_MARGIN = 0.5  # of the face on each side: room for half a face of motion between two frames
-_SAME_FACE = 0.8  # windows.distance_in_sizes below which a mesh belongs to the face that was looked for
-_NESTED = 0.5  # overlap of the smaller box above which two finds are one face
+_SLOW = 0.05  # face sizes per frame: motion that a window need not follow ahead
+_CYCLE = 3  # searches while faces are known: the whole frame, a face that the first missed or else a tile, a tile
+_MAX_DOUBTS = 3  # looks in vain, frame after frame, before a followed face is given up
 
 
 class FaceFinder(Protocol):
@@ -37,26 +36,6 @@ class FaceFinder(Protocol):
 
     def close(self) -> None:
         """Free the nets."""
-
-
-class BoxDetector(Protocol):
-    """``openvino_nets.OpenVinoFaceDetector``, ``landmarker.FaceDetector`` or a test's stand-in."""
-
-    def detect(self, image: RgbImage) -> list[FaceBox]:
-        """Boxes in px of the picture."""
-
-    def close(self) -> None:
-        """Free the net."""
-
-
-class MeshDetector(Protocol):
-    """``openvino_nets.OpenVinoFaceMesh``, ``landmarker.FaceLandmarker`` or a test's stand-in."""
-
-    def detect(self, image: RgbImage, around: FaceBox) -> list[RawFace]:
-        """Meshes in px of the picture; ``around``, in the same px, is where one is expected."""
-
-    def close(self) -> None:
-        """Free the net."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +56,22 @@ class _Known:
     face: RawFace  # as the mesh net last saw it
     confidence: float  # the detector's, from when that last saw the face
     velocity: FloatArray  # (2,) px per frame
-    missed: int = 0  # frames since it was last seen
+    missed: int = 0  # frames since the mesh net last saw it
+    unconfirmed: int = 0  # frames since the detector last saw it
+    doubts: int = 0  # looks of the detector at its place, in vain
 
     def predicted(self) -> FaceBox:
-        box_xyxy = self.face.box_xyxy + np.tile(self.velocity, 2)
-        return FaceBox(box_xyxy, self.confidence, eye_line_roll(self.face.landmarks_xy))
+        """Where it should be now. Slow motion is left out: the window has room for it, and a velocity is the
+        difference of two noisy places, which shakes the window and with it the mesh (a quarter more jitter)."""
+        speed = float(np.hypot(*self.velocity))
+        slow = _SLOW * windows.larger_side(self.face.box_xyxy)
+        motion = self.velocity * max(0.0, 1.0 - slow / max(speed, 1e-9))
+        box_xyxy = self.face.box_xyxy + np.tile(motion, 2)
+        return FaceBox(box_xyxy, self.confidence, face_search.eye_line_roll(self.face.landmarks_xy))
+
+    def confirmed(self, detected: float) -> _Known:
+        """Half way towards what the detector says now, so that one odd look does not make the score jump."""
+        return replace(self, confidence=(self.confidence + detected) / 2.0, unconfirmed=0, doubts=0)
 
 
 class VideoFaceFinder:
@@ -89,7 +79,10 @@ class VideoFaceFinder:
 
     A face that fills 15 % of the frame is found in the first frame that shows it while no other face is known, else
     within nine. Smaller ones are found when their tile's turn comes: in 1280x720 within 31 frames for 40 px; while
-    other faces are followed within 280.
+    other faces are followed within 280, twice that where one of them is small.
+
+    The mesh net's presence score lets a followed face go at once when it is covered. Against a mesh that clings to
+    something else, a face that no search has seen is looked at by the detector on its own.
     """
 
     def __init__(self, detector: BoxDetector, landmarker: MeshDetector, options: FinderOptions | None = None) -> None:
@@ -119,14 +112,17 @@ class VideoFaceFinder:
         known: list[_Known] = []
         for before in self._known:
             now = self._follow(image, before)
-            if now is not None and not any(_is_same(now.face.box_xyxy, other.face.box_xyxy) for other in known):
+            if now is not None and not any(is_same(now.face.box_xyxy, other.face.box_xyxy) for other in known):
                 known.append(now)
-        for window in self._windows_to_search(bool(known)):
+        due = self._to_confirm(known)
+        for window in self._windows_to_search(any_known=bool(known), any_due=bool(due)):
             known = self._search(image, window, known)
+        known = [self._confirm(image, item) if index in due else item for index, item in enumerate(known)]
         self._frames += 1
+        known = [item for item in known if item.doubts < _MAX_DOUBTS]
         known.sort(key=lambda item: -windows.area(item.face.box_xyxy))
         self._known = known[: self._options.max_faces]
-        return [_scored(item.face, item.confidence, image) for item in self._known if item.missed == 0]
+        return [face_search.scored(item.face, item.confidence, image) for item in self._known if item.missed == 0]
 
     def _follow(self, image: RgbImage, before: _Known) -> _Known | None:
         """The known face in this frame; the same face once more missed; None when it is given up."""
@@ -135,31 +131,53 @@ class VideoFaceFinder:
             missed = before.missed + 1
             return replace(before, missed=missed) if missed <= self._options.max_missed else None
         moved = (_centre(face.box_xyxy) - _centre(before.face.box_xyxy)) / (before.missed + 1)
-        return _Known(face, before.confidence, moved)
+        return replace(before, face=face, velocity=moved, missed=0, unconfirmed=before.unconfirmed + 1)
 
     def _search(self, image: RgbImage, window: Window, known: list[_Known]) -> list[_Known]:
         """The known faces, the detector's confidence renewed where it saw them, and the new ones."""
         known = list(known)
         for found in boxes_in_window(image, window, self._detector):
-            index = next((i for i, item in enumerate(known) if _is_same(item.face.box_xyxy, found.box_xyxy)), None)
+            index = next((i for i, item in enumerate(known) if is_same(item.face.box_xyxy, found.box_xyxy)), None)
             if index is not None:
-                if _fits(found.box_xyxy, window):  # a tile that shows half of a large face says nothing about it
-                    known[index] = _with_confidence(known[index], found.score)
+                if face_search.fits(found.box_xyxy, window):  # half of a large face in a tile says nothing about it
+                    known[index] = known[index].confirmed(found.score)
                 continue
             mesh = mesh_in_box(image, found, self._landmarker)
-            if mesh is not None and not any(_is_same(mesh.box_xyxy, item.face.box_xyxy) for item in known):
+            if mesh is not None and not any(is_same(mesh.box_xyxy, item.face.box_xyxy) for item in known):
                 known.append(_Known(mesh, found.score, np.zeros(2)))
         return known
 
-    def _windows_to_search(self, any_known: bool) -> list[Window]:
+    def _to_confirm(self, known: list[_Known]) -> set[int]:
+        """Indices of the faces to look at on their own: those in doubt, and in its turn one that no search has seen."""
+        due = {index for index, item in enumerate(known) if item.doubts and not item.missed}
+        if self._turn() == 1:
+            waiting = [(item.unconfirmed, index) for index, item in enumerate(known) if not item.missed]
+            longest, index = max(waiting, default=(0, 0))
+            if longest > self._options.search_every:  # the search of the whole frame, one turn ago, has not seen it
+                due.add(index)
+        return due
+
+    def _confirm(self, image: RgbImage, item: _Known) -> _Known:
+        """The face, confirmed or doubted, after one look of the detector at its place."""
+        box_xyxy = item.face.box_xyxy
+        window = windows.window_around(box_xyxy, face_search.WINDOW_MARGIN)
+        found = [face for face in boxes_in_window(image, window, self._detector) if is_same(face.box_xyxy, box_xyxy)]
+        return item.confirmed(found[0].score) if found else replace(item, doubts=item.doubts + 1)
+
+    def _turn(self) -> int | None:
+        """Which search of the cycle this frame has, None = none; counts while faces are known."""
+        turn, rest = divmod(self._frames, self._options.search_every)
+        return None if rest else turn % _CYCLE
+
+    def _windows_to_search(self, *, any_known: bool, any_due: bool) -> list[Window]:
         """The whole frame every third time, one tile after the other in between."""
         if not any_known:
             count = self._options.windows_per_frame
             return [self._plan[0], *(self._next_tile() for _ in range(min(count, len(self._plan)) - 1))]
-        if self._frames % self._options.search_every:
-            return []
-        whole = (self._frames // self._options.search_every) % 3 == 0
-        return [self._plan[0] if whole else self._next_tile()]
+        turn = self._turn()
+        if turn == 0:
+            return [self._plan[0]]
+        return [] if turn is None or any_due else [self._next_tile()]
 
     def _next_tile(self) -> Window:
         tiles = self._plan[1:] or self._plan
@@ -190,83 +208,12 @@ class PhotoFaceFinder:
         plan = windows.search_windows((image.shape[0], image.shape[1]), self._options.min_face_px)
         found = [face for window in plan for face in boxes_in_window(image, window, self._detector)]
         faces: list[RawFace] = []
-        for box in strongest(found):
+        for box in face_search.strongest(found):
             mesh = mesh_in_box(image, box, self._landmarker)
-            if mesh is not None and not any(_is_same(mesh.box_xyxy, other.box_xyxy) for other in faces):
-                faces.append(_scored(mesh, box.score, image))
+            if mesh is not None and not any(is_same(mesh.box_xyxy, other.box_xyxy) for other in faces):
+                faces.append(face_search.scored(mesh, box.score, image))
         faces.sort(key=lambda face: -windows.area(face.box_xyxy))
         return faces[: self._options.max_faces]
-
-
-def boxes_in_window(image: RgbImage, window: Window, detector: BoxDetector) -> list[FaceBox]:
-    """What the detector sees in one window of the frame, in px of the frame."""
-    part = windows.cut(image, window, exact=False)
-    if part is None:
-        return []
-    return [replace(found, box_xyxy=part.to_frame(_corners(found)).ravel()) for found in detector.detect(part.image)]
-
-
-def mesh_in_box(image: RgbImage, expected: FaceBox, landmarker: MeshDetector) -> RawFace | None:
-    """The mesh of the face that is expected in a box of the frame, in px of the frame; None if there is none."""
-    part = windows.cut(image, windows.window_around(expected.box_xyxy, _WINDOW_MARGIN))
-    if part is None:
-        return None
-    around = replace(expected, box_xyxy=part.from_frame(_corners(expected)).ravel())
-    found = landmarker.detect(part.image, around)
-    faces = [replace(face, landmarks_xy=part.to_frame(face.landmarks_xy)) for face in found]
-    best = min(faces, key=lambda face: windows.distance_in_sizes(face.box_xyxy, expected.box_xyxy), default=None)
-    if best is None or windows.distance_in_sizes(best.box_xyxy, expected.box_xyxy) > _SAME_FACE:
-        return None
-    return best
-
-
-def strongest(found: list[FaceBox]) -> list[FaceBox]:
-    """Greedy non-maximum suppression: of boxes that show the same face, the one with the highest score stays."""
-    kept: list[FaceBox] = []
-    for box in sorted(found, key=lambda face: -face.score):
-        if not any(_is_same(box.box_xyxy, other.box_xyxy) for other in kept):
-            kept.append(box)
-    return kept
-
-
-def in_frame_fraction(landmarks_xy: FloatArray, frame_hw: tuple[int, int]) -> float:
-    """Part of the landmarks that lies inside the frame, 0..1."""
-    height, width = frame_hw
-    x, y = landmarks_xy[:, 0], landmarks_xy[:, 1]
-    return float(np.mean((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)))
-
-
-def eye_line_roll(landmarks_xy: FloatArray) -> float:
-    """Angle of the line between the outer corners of the eyes against the x axis, radians, positive = clockwise."""
-    across = landmarks_xy[RIGHT_EYE[0]] - landmarks_xy[LEFT_EYE[0]]
-    return math.atan2(float(across[1]), float(across[0]))
-
-
-def _scored(face: RawFace, confidence: float, image: RgbImage) -> RawFace:
-    """The face with the detector's confidence, the mesh net's and the part of it in the frame as one score."""
-    inside = in_frame_fraction(face.landmarks_xy, (image.shape[0], image.shape[1]))
-    return replace(face, score=min(1.0, confidence) * face.score * inside)
-
-
-def _with_confidence(item: _Known, detected: float) -> _Known:
-    """Half way towards what the detector says now, so that one odd look does not make the score jump."""
-    return replace(item, confidence=(item.confidence + detected) / 2.0)
-
-
-def _fits(box_xyxy: FloatArray, window: Window) -> bool:
-    """Whether the window shows the whole box, at a size the detector was made for."""
-    inside = windows.intersection(box_xyxy, np.array([window.x0, window.y0, window.x1, window.y1], dtype=np.float64))
-    part = windows.larger_side(box_xyxy) / window.longer_side
-    return inside > 0.99 * windows.area(box_xyxy) and part > windows.DETECTABLE_FRACTION
-
-
-def _is_same(a_xyxy: FloatArray, b_xyxy: FloatArray) -> bool:
-    return windows.overlap_of_smaller(a_xyxy, b_xyxy) > _NESTED
-
-
-def _corners(face: FaceBox) -> FloatArray:
-    """(2, 2): top left and bottom right."""
-    return face.box_xyxy.reshape(2, 2)
 
 
 def _centre(box_xyxy: FloatArray) -> FloatArray:

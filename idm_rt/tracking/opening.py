@@ -8,7 +8,8 @@ from pathlib import Path
 
 from idm_rt.cpu_info import available_cpus
 from idm_rt.errors import ConfigError, EngineError
-from idm_rt.tracking.finders import BoxDetector, FinderOptions, MeshDetector, PhotoFaceFinder, VideoFaceFinder
+from idm_rt.tracking.face_search import BoxDetector, MeshDetector
+from idm_rt.tracking.finders import FinderOptions, PhotoFaceFinder, VideoFaceFinder
 from idm_rt.tracking.landmarker import FaceDetector, FaceLandmarker
 from idm_rt.tracking.self_check import check_nets
 from idm_rt.tracking.tracker import FaceTracker, TrackerOptions

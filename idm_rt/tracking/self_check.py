@@ -10,7 +10,7 @@ import numpy as np
 
 from idm_rt.errors import EngineError
 from idm_rt.landmarks import five_points
-from idm_rt.tracking.finders import BoxDetector, MeshDetector, mesh_in_box
+from idm_rt.tracking.face_search import BoxDetector, MeshDetector, mesh_in_box
 from idm_rt.tracking.records import FaceBox
 from idm_rt.types import FloatArray, RgbImage
 

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 
 from idm_rt.tracking import windows
-from idm_rt.tracking.finders import (
-    FinderOptions,
-    PhotoFaceFinder,
-    VideoFaceFinder,
-    in_frame_fraction,
-    strongest,
-)
+from idm_rt.tracking.face_search import in_frame_fraction, strongest
+from idm_rt.tracking.finders import FinderOptions, PhotoFaceFinder, VideoFaceFinder
 from idm_rt.tracking.records import FaceBox, RawFace
 
 SQUARE_MESH = np.random.default_rng(0).uniform(0, 1, (478, 2))
@@ -33,10 +28,12 @@ class FakeDetector:
     """Finds squares that fill at least 15 % of what it is shown, as the real one does."""
 
     def __init__(self, score: float = 0.9) -> None:
-        self.score, self.calls, self.closed = score, 0, False
+        self.score, self.calls, self.closed, self.blind = score, 0, False, False
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
         self.calls += 1
+        if self.blind:
+            return []
         least = windows.DETECTABLE_FRACTION * max(image.shape[:2]) * 0.95
         return [FaceBox(box, self.score) for box in squares(image) if windows.larger_side(box) >= least]
 
@@ -122,6 +119,59 @@ def test_face_gone_for_two_frames_is_picked_up_without_a_search() -> None:
         for i, boxes in enumerate([(), (), ((302, 200, 100),)])
     ]
     assert counts == [0, 0, 1] and detector.calls == 0
+
+
+def test_face_that_no_detector_confirms_is_given_up() -> None:
+    """A mesh that clings to something is let go half a second after the detector last saw a face there."""
+    finder, detector, _ = video()
+    picture = frame((300, 200, 240))
+    assert all(len(finder.detect(picture, 33 * i)) == 1 for i in range(8))
+    detector.blind = True
+    counts = [len(finder.detect(picture, 33 * i)) for i in range(8, 30)]
+    assert counts.index(0) <= 15 and not any(counts[counts.index(0) :])
+
+
+@pytest.mark.parametrize("blind_frames", [1, 2])
+def test_detector_that_fails_briefly_loses_nobody(blind_frames: int) -> None:
+    finder, detector, _ = video()
+    picture = frame((300, 200, 240))
+    for i in range(40):
+        detector.blind = i % 9 in range(3, 3 + blind_frames)
+        assert len(finder.detect(picture, 33 * i)) == 1
+
+
+def test_faces_too_small_for_the_whole_frame_are_confirmed_on_their_own() -> None:
+    finder, _, _ = video()
+    picture = frame((300, 200, 60), (700, 400, 70))
+    counts = [len(finder.detect(picture, 33 * i)) for i in range(400)]
+    first = counts.index(2)
+    assert all(count == 2 for count in counts[first:])
+
+
+def test_confirming_takes_the_turn_of_a_tile() -> None:
+    finder, detector, _ = video()
+    picture = frame((300, 200, 60))
+    while not finder.detect(picture, 0):
+        pass
+    detector.calls = 0
+    for i in range(90):
+        finder.detect(picture, 33 * i)
+    assert detector.calls == 30
+
+
+def test_window_is_not_carried_on_by_small_motion() -> None:
+    """A face that trembles by 6 px is 6 px from its window's middle; followed by its velocity it would be 12."""
+    off: list[float] = []
+
+    class Noting(FakeLandmarker):
+        def detect(self, image: np.ndarray, around: FaceBox) -> list[RawFace]:
+            off.append(abs(float(squares(image)[0][[0, 2]].mean() - around.box_xyxy[[0, 2]].mean())))
+            return super().detect(image, around)
+
+    finder = VideoFaceFinder(FakeDetector(), Noting())
+    for i in range(8):
+        finder.detect(frame((300 + 6 * (i % 2), 200, 240)), 33 * i)
+    assert 5 <= max(off[2:]) <= 7
 
 
 def test_lost_face_is_given_up_and_searched_for() -> None:

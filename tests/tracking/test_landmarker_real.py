@@ -22,7 +22,7 @@ from idm_rt.geometry import align_matrix, transform_points
 from idm_rt.landmarks import five_points
 from idm_rt.model_files import find_fault
 from idm_rt.tracking import FaceTracker, TrackerOptions, open_tracker
-from idm_rt.tracking.finders import eye_line_roll, mesh_in_box
+from idm_rt.tracking.face_search import eye_line_roll, mesh_in_box
 from idm_rt.tracking.landmarker import FaceDetector, FaceLandmarker
 from idm_rt.tracking.openvino_nets import OpenVinoFaceDetector, OpenVinoFaceMesh
 from idm_rt.tracking.records import FaceBox, RawFace
