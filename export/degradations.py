@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from export.blind import BlindRange, degrade_blind
 from export.codecs import CODECS, encode_decode, jpeg_round_trip
 from idm_rt.geometry import CROP_SIZE, compose, crop_face, invert_affine
 from idm_rt.types import FloatArray, RgbImage
@@ -32,12 +33,13 @@ class Level:
         return float(rng.uniform(self.low, self.high))
 
 
-LEVELS = {
+CALL_LEVELS = {
     "call-mild": Level(0.25, 0.55),
     "call-medium": Level(0.48, 0.82),
     "call-hard": Level(0.68, 1.0),
     "train": Level(0.05, 0.92, clean_share=0.10),
 }
+LEVELS: dict[str, Level | BlindRange] = {**CALL_LEVELS, "bfr": BlindRange()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,12 @@ class FacePair:
     previous: RgbImage  # the frame before as the call showed it, cut so that the face lies where it lies in the others
 
 
-def degrade(canvas: RgbImage, level: Level, rng: Rng, augment: bool = True) -> FacePair:
+def degrade(canvas: RgbImage, level: Level | BlindRange, rng: Rng, augment: bool = True) -> FacePair:
     """Degrade one prepared face.
 
     Args:
         canvas: (384, 384, 3) from ``export.prepare``.
-        level: how bad the call is.
+        level: how bad the call is, or the published range without a call.
         rng: decides everything; equal generators give equal pairs.
         augment: also mirror, shift, turn, scale and relight (the truth too).
     """
@@ -62,6 +64,9 @@ def degrade(canvas: RgbImage, level: Level, rng: Rng, augment: bool = True) -> F
     if augment:
         canvas = relight(canvas[:, ::-1] if rng.random() < 0.5 else canvas, rng)
     clean = crop_face(canvas, canvas_to_crop)
+    if isinstance(level, BlindRange):
+        degraded = crop_face(degrade_blind(canvas, level, rng), canvas_to_crop)
+        return FacePair(clean, degraded, degraded)
     if rng.random() < level.clean_share:
         return FacePair(clean, clean.copy(), clean.copy())
     return FacePair(clean, *through_call(canvas, canvas_to_crop, level, rng))
