@@ -16,11 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from export.journal import Journal
 from export.runs import run_command, write_atomic
 from idm_rt.errors import ConfigError
 from idm_rt.geometry import CROP_SIZE, align_matrix, crop_face, scale_of
@@ -58,6 +60,7 @@ class FaceRecord:
     yaw_deg: float
     sharpness: float
     origin: str = ""  # where the photo comes from, for attribution
+    restored_by: tuple[str, ...] = ()  # SHA-256 of the checkpoints that restored it (export.enhance_dataset)
 
 
 def sharpness(face: RgbImage) -> float:
@@ -71,6 +74,11 @@ def canvas_matrix(points_xy: FloatArray) -> FloatArray:
     matrix = align_matrix(points_xy)
     matrix[:, 2] += (CANVAS_SIZE - CROP_SIZE) / 2
     return matrix
+
+
+def margin_of(canvas: RgbImage) -> int:
+    """Pixels between the canvas's border and the crop."""
+    return (canvas.shape[0] - CROP_SIZE) // 2
 
 
 def photo_table(folder: Path) -> list[dict[str, str]]:
@@ -128,7 +136,7 @@ def prepare_photo(
     face = faces[0]  # the largest
     matrix = canvas_matrix(five_points(face.landmarks_xy))
     canvas = crop_face(image, matrix, CANVAS_SIZE)
-    margin = (CANVAS_SIZE - CROP_SIZE) // 2
+    margin = margin_of(canvas)
     crispness = sharpness(canvas[margin:-margin, margin:-margin])
     photo_px = CROP_SIZE / scale_of(matrix)
     skip = reason_to_skip(face, photo_px, crispness, options)
@@ -152,18 +160,19 @@ def prepare_photo(
 
 
 def prepare(photos: Path, out: Path, options: PrepareOptions) -> list[FaceRecord]:
-    """Cut every usable face below ``photos`` into ``out``; what is left out is listed in skipped.jsonl."""
+    """Cut every usable face below ``photos`` into ``out``, or go on with it; skipped.jsonl lists what is left out."""
     rows = photo_table(photos)
     (out / "faces").mkdir(parents=True, exist_ok=True)
-    records: list[FaceRecord] = []
-    skipped: list[dict[str, str]] = []
-    with open_tracker(find_landmarker(), TrackerOptions(max_faces=3, video=False)) as tracker:
-        for row in tqdm(rows, desc="prepare", unit="photo", disable=None):
-            result = prepare_photo(photos, row, out, tracker, options)
-            if isinstance(result, FaceRecord):
-                records.append(result)
-            else:
-                skipped.append({"photo": row["file"], "reason": result})
+    with Journal(out / "journal.jsonl", asdict(options)) as journal:
+        left = [row for row in rows if row["file"] not in journal.done]
+        if left:
+            with open_tracker(find_landmarker(), TrackerOptions(max_faces=3, video=False)) as tracker:
+                for row in tqdm(left, desc="prepare", unit="photo", disable=None):
+                    result = prepare_photo(photos, row, out, tracker, options)
+                    journal.add(row["file"], asdict(result) if isinstance(result, FaceRecord) else result)
+        results = [(row["file"], journal.done[row["file"]]) for row in rows]
+    records = [record_of(result) for _, result in results if isinstance(result, dict)]
+    skipped = [{"photo": file, "reason": result} for file, result in results if isinstance(result, str)]
     if not records:
         raise ConfigError(f"no usable face among {len(rows)} photos of {photos}; first reason: {skipped[0]['reason']}")
     write_lines(out / "faces.jsonl", (asdict(r) for r in records))
@@ -200,7 +209,12 @@ def read_records(folder: Path) -> list[FaceRecord]:
     table = folder / "faces.jsonl"
     if not table.is_file():
         raise ConfigError(f"{folder} holds no faces.jsonl; make it with: python -m export.prepare PHOTOS {folder}")
-    return [FaceRecord(**json.loads(line)) for line in table.read_text().splitlines()]
+    return [record_of(json.loads(line)) for line in table.read_text().splitlines()]
+
+
+def record_of(row: dict[str, Any]) -> FaceRecord:
+    """A line of faces.jsonl."""
+    return FaceRecord(**{**row, "restored_by": tuple(row.get("restored_by", ()))})
 
 
 def main(argv: list[str] | None = None) -> int:
