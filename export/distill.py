@@ -28,7 +28,7 @@ from export.commands import (
 )
 from export.dataset import FaceSet
 from export.loop import Batch, LoopConfig
-from export.losses import PatchDiscriminator, channels_last, charbonnier, hinge_discriminator, hinge_generator
+from export.losses import PatchDiscriminator, channels_last, charbonnier, chroma, hinge_discriminator, hinge_generator
 from export.ranks import Ranks
 from export.runs import run_command
 from export.teacher_sampler import sample_posterior
@@ -45,6 +45,7 @@ class DistillConfig(LoopConfig):
     """Everything that decides a student's run."""
 
     plain: bool = False  # the regressor: one step, no noise
+    chroma_weight: float = 2.0
     endpoint_weight: float = 0.5  # distance to where the teacher's sampler ends; used if there is a teacher
     teacher_steps: int = 15
     perceptual_weight: float = 1.0
@@ -137,6 +138,8 @@ class DistillObjective:
         estimate = denoiser_of(net)(state, y, t).float()
         part = max(1, round(len(y) * config.detail_share))
         terms = {"pixel": charbonnier(estimate, clean)}
+        if config.chroma_weight:
+            terms["chroma"] = config.chroma_weight * chroma(estimate, clean)
         if self.teacher is not None:
             end = sample_posterior(denoiser_of(self.teacher), y[:part], config.teacher_steps)
             terms["endpoint"] = config.endpoint_weight * charbonnier(estimate[:part], end)

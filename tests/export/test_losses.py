@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from export.losses import VGG_STAGES, PatchDiscriminator, VggHed, charbonnier, hinge_discriminator, hinge_generator
+from export.losses import (
+    VGG_STAGES,
+    PatchDiscriminator,
+    VggHed,
+    charbonnier,
+    chroma,
+    hinge_discriminator,
+    hinge_generator,
+)
 from export.metrics import DlibIdentity, denoise_and_sharpen, psnr, ssim
 from export.muon import Muon, orthogonalize, split_parameters
 from idm_rt.errors import ModelError
@@ -117,3 +125,12 @@ def test_muon_solves_a_small_regression_and_leaves_biases_to_adam():
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.2 * losses[0]
+
+
+def test_chroma_sees_tints_and_not_light():
+    grey = torch.zeros(1, 3, 8, 8)
+    assert float(chroma(grey + 0.3, grey)) == pytest.approx(0.0, abs=1e-6)
+    blue = grey.clone()
+    blue[:, 2] += 0.2
+    # Cb = 0.564 (B - Y), Cr = 0.713 (R - Y), Y = 0.114 * 0.2
+    assert float(chroma(blue, grey)) == pytest.approx(0.5 * (0.564 * 0.1772 + 0.713 * 0.0228), abs=1e-5)
