@@ -21,6 +21,7 @@ class EnhancerConfig:
     steps: int = 1  # diffusion steps per face and frame: 1, 2 or 4
     strength: float = 1.0  # 0 returns the input bit for bit, 1 shows the whole correction
     engine: str = "auto"  # one of ENGINES
+    require_gpu: bool = False  # fail where the engine would run on the CPU, rather than fall back
     model: str | None = None  # name under engines/models or a folder with a model.json; None = DEFAULT_MODEL
     max_faces: int = 4  # faces restored per frame; the largest win
     min_face_px: float = 40.0  # faces whose larger box side is smaller than this stay as they are

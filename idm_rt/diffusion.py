@@ -34,9 +34,15 @@ def time_grid(steps: int) -> list[float]:
     return [1.0 - i / steps for i in range(steps)]
 
 
+def bridge_weights(t: float) -> tuple[float, float, float]:
+    """What x_0, y and eps count in equation (1): the only numbers that a step needs beside t."""
+    return 1.0 - t, t, KAPPA * math.sqrt(t)
+
+
 def bridge_state(x0: Any, y: Any, eps: Any, t: float) -> Any:
     """Equation (1): the state at time t."""
-    return (1.0 - t) * x0 + t * y + (KAPPA * math.sqrt(t)) * eps
+    a, b, c = bridge_weights(t)
+    return a * x0 + b * y + c * eps
 
 
 def sample(denoiser: Denoiser, y: Any, eps: Any, steps: int) -> Any:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idm_rt.backends import Backend, EngineChoice, open_backend
+from idm_rt.backends.base import not_finite
 from idm_rt.diffusion import KAPPA, sample
-from idm_rt.errors import EngineError, ModelError
+from idm_rt.errors import ModelError
 from idm_rt.geometry import ALIGN_TEMPLATE
 from idm_rt.model_manifest import ModelManifest
 from idm_rt.model_store import find_model
@@ -81,6 +82,11 @@ class Restorer:
             ValueError: another shape, or steps the model was not trained for.
             EngineError: the engine failed, or its output is not finite.
         """
+        self._check(crops, steps)
+        device = self._backend.on_device()
+        if device is not None and len(crops):
+            restored = crops + device.correction(crops, self._eps, steps)
+            return np.clip(np.rint(restored), 0, 255).astype(np.uint8)
         x0 = self._restore(crops, steps)[1]
         out = np.empty(crops.shape, np.uint8)
         for target, planes in zip(out, x0, strict=True):
@@ -93,6 +99,11 @@ class Restorer:
 
         Arguments and errors are those of ``restore``. Crop plus correction lies in 0..255.
         """
+        self._check(crops, steps)
+        device = self._backend.on_device()
+        if device is not None and len(crops):
+            correction: NDArray[np.float32] = device.correction(crops, self._eps, steps)
+            return correction
         y, x0 = self._restore(crops, steps)
         np.clip(x0, -1.0, 1.0, out=x0)
         x0 -= y
@@ -104,7 +115,6 @@ class Restorer:
 
     def _restore(self, crops: NDArray[np.uint8], steps: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """y and x_0, both (N, 3, S, S) float32 in the range -1..1 (x_0 not clipped)."""
-        self._check(crops, steps)
         y = to_planes(crops)
         if len(y) == 0:
             return y, y.copy()
@@ -113,10 +123,7 @@ class Restorer:
         else:
             x0 = sample(self._backend.denoise, y, self._eps, steps)
         if not np.isfinite(x0).all():
-            raise EngineError(
-                f"engine {self.engine} ({self.precision}) gave values that are not finite; "
-                "expected a picture; try another one with --engine"
-            )
+            raise not_finite(self._backend)
         return y, x0
 
     def _check(self, crops: NDArray[np.uint8], steps: int) -> None:
@@ -172,13 +179,16 @@ def check_compatible(manifest: ModelManifest) -> None:
         )
 
 
-def open_restorer(model: str | Path | None = None, engine: str = "auto", threads: int | None = None) -> Restorer:
+def open_restorer(
+    model: str | Path | None = None, engine: str = "auto", threads: int | None = None, require_gpu: bool = False
+) -> Restorer:
     """Open a restorer model on an engine.
 
     Args:
         model: name of a shipped model or path of a folder with a model.json; None = the default model.
         engine: one of ``idm_rt.config.ENGINES``; "auto" takes the fastest that works here and says which and why.
         threads: inference threads on the CPU; None = every CPU this process may use.
+        require_gpu: fail where the engine would run on the CPU.
 
     Raises:
         ModelError: unknown, missing or corrupt model.
@@ -186,6 +196,6 @@ def open_restorer(model: str | Path | None = None, engine: str = "auto", threads
     """
     manifest = find_model(model)
     check_compatible(manifest)
-    restorer = Restorer(open_backend(engine, manifest, threads), manifest)
+    restorer = Restorer(open_backend(engine, manifest, threads, require_gpu=require_gpu), manifest)
     logger.info("model %s on %s (%s): %s", manifest.name, restorer.engine, restorer.precision, restorer.reason)
     return restorer

@@ -29,7 +29,10 @@ LAYERS: list[list[set[str]]] = [
     [{"tracking"}, {"restorer"}, {"blending"}, {"compositing"}],
     [{"pipeline", "enhancer"}],
     [{"worker", "engine_thread", "delivery", "governor", "live_records", "frame_interval"}, {"media"}],
-    [{"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}]
+    [
+        {"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}
+        | {"golden_crops", "engine_check"},
+    ]
     + [{"webrtc"}, {"virtual_camera"}, {"relay"}],
     [{"cli", "__main__"}],
 ]
@@ -38,8 +41,11 @@ DOORS = {
     "mediapipe": ["tracking/landmarker.py"],
     "openvino": ["backends/openvino_backend.py"],
     "onnxruntime": ["backends/onnxruntime_backend.py"],
-    "tensorrt": ["backends/"],
-    "tensorrt_rtx": ["backends/"],
+    "tensorrt": [],  # both by name, in backends/trt/library.py
+    "tensorrt_rtx": [],
+    "cuda": [],  # by name, in backends/trt/cuda_api.py
+    "onnx": ["backends/trt/step_graph.py"],
+    "filelock": ["backends/trt/plan_store.py"],
     "torch": ["network.py", "backends/"],
     "safetensors": ["network.py", "backends/"],
     "av": ["media/", "webrtc/", "doctor.py"],

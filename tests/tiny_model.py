@@ -30,15 +30,17 @@ def write_tiny_model(folder: Path) -> Path:
             parameter.copy_(torch.randn_like(parameter) * scale)
     save_file(net.state_dict(), folder / "model.safetensors")
     export_onnx(net, folder / "model.onnx")
+    net.half().time.float()  # as export.export_onnx.HalfDenoiser
+    export_onnx(net, folder / "model_fp16.onnx", torch.float16)
     write_manifest(folder, network=net.config.to_dict())
     return folder
 
 
-def export_onnx(net: Any, path: Path) -> None:
-    """Write the ONNX denoiser with a dynamic batch."""
+def export_onnx(net: Any, path: Path, dtype: Any = None) -> None:
+    """Write the ONNX denoiser with a dynamic batch; its pictures have this torch type (None = f32)."""
     import torch
 
-    example = tuple(torch.randn(2, 3, SIZE, SIZE) for _ in range(2))  # two tensors: one would be aliased
+    example = tuple(torch.randn(2, 3, SIZE, SIZE, dtype=dtype) for _ in range(2))  # two tensors: one would be aliased
     batch = torch.export.Dim("N", min=1, max=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,7 +60,7 @@ def export_onnx(net: Any, path: Path) -> None:
 
 def write_manifest(folder: Path, **changes: Any) -> None:
     """Write model.json for the files in ``folder``; ``changes`` replace fields."""
-    files = {"onnx": "model.onnx", "weights": "model.safetensors"}
+    files = {"onnx": "model.onnx", "onnx_fp16": "model_fp16.onnx", "weights": "model.safetensors"}
     values = {
         "schema": 1,
         "name": folder.name,

@@ -8,8 +8,30 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from idm_rt.errors import EngineError
+
+
+class DeviceSampler(Protocol):
+    """All steps of a restoration on the engine's own device: 8-bit crops in, corrections out, nothing between."""
+
+    def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:
+        """Restored minus crop, in 8-bit steps.
+
+        Args:
+            crops: (N, S, S, 3) uint8 RGB; a numpy array, or a torch tensor on the engine's device: nothing is copied
+                to the host then.
+            eps: (1, 3, S, S) noise of the diffusion; uploaded again only when it is another array.
+            steps: diffusion steps.
+
+        Returns:
+            (N, S, S, 3) float32, or a float16 tensor on the device for a tensor; crop plus correction lies in 0..255.
+
+        Raises:
+            EngineError: the engine failed, or its output is not finite.
+        """
+        ...
 
 
 class Backend(Protocol):
@@ -35,6 +57,10 @@ class Backend(Protocol):
             ValueError: shapes that do not fit, or the backend is closed.
         """
         ...
+
+    def on_device(self) -> DeviceSampler | None:
+        """How the engine does all steps of a restoration without leaving its device; None = ``denoise`` for each."""
+        return None
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         """Run each batch size once, so that no later call pays for lazy set-up."""
@@ -95,6 +121,14 @@ def run_failure(backend: Backend, error: BaseException) -> EngineError:
     return EngineError(
         f"engine {backend.name} ({backend.precision}, {backend.device}) failed while running: {one_line(error)}; "
         "try another one with --engine"
+    )
+
+
+def not_finite(backend: Backend) -> EngineError:
+    """The error to raise when an engine computes nan or infinity."""
+    return EngineError(
+        f"engine {backend.name} ({backend.precision}) gave values that are not finite; "
+        "expected a picture; try another one with --engine"
     )
 
 

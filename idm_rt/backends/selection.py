@@ -8,8 +8,8 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
-import idm_rt
 from idm_rt.backends.base import Backend, EngineChoice, EngineStatus, open_failure
 from idm_rt.backends.nvidia import cuda_device_count
 from idm_rt.config import ENGINES
@@ -28,17 +28,29 @@ class _Engine:
     name: str  # as in idm_rt.config.ENGINES
     package: str  # module whose presence means "installed"
     install: str  # what to type to get it
-    module: str | None  # file with ``open_model``; None: this version of idm_rt cannot run the engine
+    module: str  # file below idm_rt.backends with the function that opens a model
     distribution: str  # name of the package in its metadata
     file: str = "onnx"  # kind of the model's file that it loads
     needs_gpu: bool = False  # of no use without an NVIDIA GPU
     auto_needs_gpu: bool = False  # ``auto`` takes it only with an NVIDIA GPU
+    opener: str = "open_model"  # the function
+    compiled: bool = False  # has to be built for this machine first; see idm_rt.backends.trt
 
 
 # In the order in which ``auto`` tries them: fastest first.
 _ENGINES = (
-    _Engine("tensorrt", "tensorrt", "pip install 'idm-rt[tensorrt]'", None, "tensorrt", needs_gpu=True),
-    _Engine("tensorrt-rtx", "tensorrt_rtx", "pip install 'idm-rt[rtx]'", None, "tensorrt-rtx-cu13", needs_gpu=True),
+    _Engine(
+        *("tensorrt", "tensorrt", "pip install 'idm-rt[tensorrt]'", "trt.backend", "tensorrt", "onnx_fp16"),
+        needs_gpu=True,
+        opener="open_tensorrt",
+        compiled=True,
+    ),
+    _Engine(
+        *("tensorrt-rtx", "tensorrt_rtx", "pip install 'idm-rt[rtx]'", "trt.backend", "tensorrt-rtx-cu13", "onnx_fp16"),
+        needs_gpu=True,
+        opener="open_tensorrt_rtx",
+        compiled=True,
+    ),
     _Engine("torch", "torch", "pip install 'idm-rt[train]'", "torch_backend", "torch", "weights", auto_needs_gpu=True),
     _Engine("openvino", "openvino", "pip install --force-reinstall idm-rt", "openvino_backend", "openvino"),
     _Engine("onnxruntime", "onnxruntime", "pip install --force-reinstall idm-rt", "onnxruntime_backend", "onnxruntime"),
@@ -59,11 +71,9 @@ def _probe(engine: _Engine, gpu: bool) -> EngineStatus:
     def status(available: bool, reason: str) -> EngineStatus:
         return EngineStatus(engine.name, available, reason, version, applicable)
 
-    if engine.module is None:
+    if engine.needs_gpu and not gpu:
         library = "is installed" if installed else f"is not installed ({engine.install})"
-        hardware = "" if gpu else ", and no NVIDIA GPU was found here"
-        reason = f"idm_rt {idm_rt.__version__} cannot run it yet; the package {engine.package} {library}{hardware}"
-        return status(False, reason)
+        return status(False, f"no NVIDIA GPU was found here; the package {engine.package} {library}")
     if not installed:
         return status(False, f"the package {engine.package} is not installed; {engine.install}")
     if not applicable:
@@ -79,7 +89,11 @@ def _version(distribution: str) -> str | None:
 
 
 def open_backend(
-    engine: str, manifest: ModelManifest, threads: int | None = None, precision: str | None = None
+    engine: str,
+    manifest: ModelManifest,
+    threads: int | None = None,
+    precision: str | None = None,
+    require_gpu: bool = False,
 ) -> EngineChoice:
     """Open a model on an engine.
 
@@ -88,6 +102,7 @@ def open_backend(
         manifest: the model.
         threads: inference threads on the CPU; None = every CPU this process may use.
         precision: "f32", "bf16" or "fp16" where the engine has it; None = the engine's best on this machine.
+        require_gpu: an engine that would run on the CPU is not taken.
 
     Raises:
         EngineError: unknown engine; not available here; or it cannot be opened. For ``auto``: none can.
@@ -99,28 +114,71 @@ def open_backend(
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
     if engine == "auto":
-        return _open_first(manifest, threads, precision)
+        return _open_first(manifest, threads, precision, require_gpu)
     found = next(e for e in _ENGINES if e.name == engine)
     status = _probe(found, gpu=cuda_device_count() > 0)
     if not status.available:
         raise EngineError(f"engine {engine} is not available: {status.reason}; or choose --engine auto")
-    return EngineChoice(_load(found)(manifest, threads, precision), "asked for by name")
+    backend = _load(found)(manifest, threads, precision)
+    if require_gpu and backend.device == "cpu":
+        backend.close()
+        raise EngineError(f"engine {engine} runs on the CPU here, and a GPU is required; choose --engine auto")
+    return EngineChoice(backend, "asked for by name")
 
 
-def _open_first(manifest: ModelManifest, threads: int | None, precision: str | None) -> EngineChoice:
+def _open_first(manifest: ModelManifest, threads: int | None, precision: str | None, require_gpu: bool) -> EngineChoice:
     """The first engine of the list that works here; every one before it is named with its reason."""
     passed_over: list[tuple[str, str]] = []
+    to_build: _Engine | None = None
     for engine in _ENGINES:
         status = _probe(engine, gpu=cuda_device_count() > 0)
         try:
+            if require_gpu and not (engine.needs_gpu or engine.auto_needs_gpu):
+                raise _Unwanted("it runs on the CPU, and a GPU is required")
+            if _must_be_built(engine, status, manifest):
+                if to_build is not None:
+                    raise _Unwanted(f"it has no plan yet; {to_build.name} is built first")
+                to_build = engine
+                raise _Unwanted(f"its plan is being built; {engine.name} takes over when that is done")
             backend = _try_open(engine, status, manifest, threads, precision)
         except EngineError as error:
             passed_over.append((engine.name, str(error)))
-            logger.log(logging.WARNING if status.applicable else logging.INFO, "not %s: %s", engine.name, error)
+            quiet = not status.applicable or isinstance(error, _Unwanted)
+            logger.log(logging.INFO if quiet else logging.WARNING, "not %s: %s", engine.name, error)
             continue
         where = f"{backend.precision} on {backend.device}"
-        return EngineChoice(backend, f"the fastest that works here ({where})", tuple(passed_over))
-    raise EngineError("no engine works here; " + "; ".join(f"{name}: {reason}" for name, reason in passed_over))
+        if to_build is None:
+            return EngineChoice(backend, f"the fastest that works here ({where})", tuple(passed_over))
+        reason = f"until the plan of {to_build.name} is built ({where})"
+        return EngineChoice(_swap_later(backend, to_build, manifest, precision), reason, tuple(passed_over))
+    if to_build is not None:  # nothing to run meanwhile: wait for it
+        return EngineChoice(_load(to_build)(manifest, threads, precision), "the only one that works here")
+    lead = "no engine works on a GPU here" if require_gpu else "no engine works here"
+    raise EngineError(f"{lead}; " + "; ".join(f"{name}: {reason}" for name, reason in passed_over))
+
+
+class _Unwanted(EngineError):
+    """Passed over though nothing is wrong with it."""
+
+
+def _must_be_built(engine: _Engine, status: EngineStatus, manifest: ModelManifest) -> bool:
+    """Whether an engine that could be used here has no plan of this model yet.
+
+    Raises:
+        EngineError: it cannot be used after all.
+    """
+    if not (engine.compiled and status.available and manifest.has(engine.file)):
+        return False
+    fault: str | None = _module(engine).why_not_ready(engine.name, manifest)
+    return fault is not None
+
+
+def _swap_later(backend: Backend, engine: _Engine, manifest: ModelManifest, precision: str | None) -> Backend:
+    """``backend`` for now; a thread builds the plan of ``engine`` and takes it over."""
+    from idm_rt.backends.swapping import SwappingBackend
+
+    open_engine = _module(engine).open_engine
+    return SwappingBackend(backend, lambda cancelled: open_engine(engine.name, manifest, precision, cancelled))
 
 
 def _try_open(
@@ -140,9 +198,12 @@ def _try_open(
 
 def _load(engine: _Engine) -> OpenModel:
     """Import an engine's file, and with it its heavy package."""
+    open_model: OpenModel = getattr(_module(engine), engine.opener)
+    return open_model
+
+
+def _module(engine: _Engine) -> ModuleType:
     try:
-        module = importlib.import_module(f"idm_rt.backends.{engine.module}")
+        return importlib.import_module(f"idm_rt.backends.{engine.module}")
     except (ImportError, OSError) as error:  # installed, but its native libraries do not load
         raise open_failure(engine.name, error) from error
-    open_model: OpenModel = module.open_model
-    return open_model

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_enhance(commands)
     _add_sample(commands)
     _add_models(commands)
+    _add_engines(commands)
     _add_doctor(commands)
     _add_bench(commands)
     _add_camera(commands)
@@ -92,13 +93,8 @@ def _add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULTS.steps,
         help="diffusion steps per face: more refine more and cost more (default: %(default)s)",
     )
-    parser.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default=_DEFAULTS.engine,
-        metavar="NAME",
-        help=f"what runs the network: {', '.join(ENGINES)} (default: %(default)s, the fastest that works here)",
-    )
+    _add_engine(parser)
+    _add_require_gpu(parser)
     parser.add_argument("--model", metavar="NAME", help=f"a model's name or folder (default: {DEFAULT_MODEL})")
     parser.add_argument(
         "--threads", type=_whole_number(1), metavar="N", help="inference threads (default: every core there is)"
@@ -133,6 +129,43 @@ def _add_models(commands: Any) -> None:
         action = actions.add_parser(name, help=summary, description=summary)
         action.set_defaults(action=name)
         _add_debug(action)
+
+
+def _add_engines(commands: Any) -> None:
+    parser = _add_command(commands, "engines", "engines", "build, list, verify or remove what runs the networks")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=OneLineParser)
+    for name, summary in (
+        ("build", "compile the TensorRT plan of a model for this machine (once; seconds to some minutes)"),
+        ("list", "list every engine, whether it can be used here and why, and every plan that is built"),
+        ("verify", "compare an engine with the reference on shipped faces; exit 1 if it is not within its tolerance"),
+        ("clean", "remove built plans"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        action.set_defaults(action=name)
+        _add_debug(action)
+        _add_engine(action)
+        if name != "list":
+            action.add_argument("--model", metavar="NAME", help="a model's name or folder (default: the usual one)")
+        if name in ("build", "verify"):
+            action.add_argument(
+                "--batch", type=_whole_number(1, 64), default=1, metavar="N", help="faces per call (default: 1)"
+            )
+            action.add_argument("--steps", type=int, choices=STEPS, help="diffusion steps (default: all of the model)")
+            _add_require_gpu(action)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=_DEFAULTS.engine,
+        metavar="NAME",
+        help=f"what runs the network: {', '.join(ENGINES)} (default: %(default)s, the fastest that works here)",
+    )
+
+
+def _add_require_gpu(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--require-gpu", action="store_true", help="fail where the engine would run on the CPU")
 
 
 def _add_doctor(commands: Any) -> None:

@@ -8,12 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_model import write_manifest
 
 from idm_rt.backends import Backend, open_backend, probe_engines, selection
+from idm_rt.backends.swapping import SwappingBackend
 from idm_rt.config import ENGINES
 from idm_rt.errors import EngineError, ModelError
 from idm_rt.model_manifest import ModelManifest, load_manifest
@@ -125,14 +128,101 @@ def test_a_missing_package_names_its_extra(
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx"])
-def test_tensorrt_says_that_this_version_cannot_run_it(
-    engine: str, manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also with the library and a GPU there: nobody may believe that it ran."""
-    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: object())
-    with pytest.raises(EngineError, match=r"cannot run it yet; the package tensorrt(_rtx)? is installed; or choose"):
+def test_tensorrt_without_a_gpu_says_so_and_shows_no_cuda_error(engine: str, manifest: ModelManifest) -> None:
+    message = (
+        r"is not available: no NVIDIA GPU was found here; the package tensorrt(_rtx)? is .*; or choose --engine auto$"
+    )
+    with pytest.raises(EngineError, match=message):
         open_backend(engine, manifest)
+
+
+def test_tensorrt_whose_libraries_do_not_load(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The wheel named tensorrt is a shell: it can be installed without the libraries it fetches."""
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    break_package(monkeypatch, tmp_path, "tensorrt", "idm_rt.backends.trt.backend")
+    with pytest.raises(
+        EngineError, match=r"installed but its libraries do not load \(libtensorrt.so.1: .*\[tensorrt\]"
+    ):
+        open_backend("tensorrt", manifest)
+    choice = open_backend("auto", manifest)
+    choice.backend.close()
+    assert "its libraries do not load" in dict(choice.passed_over)["tensorrt"]
+
+
+class _StandIn(Backend):
+    """An engine on a GPU, of which only the name is real."""
+
+    precision, device, size = "fp16", "cuda:0", 64
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, False
+
+    def denoise(self, x_t: object, y: object, t: float) -> object:
+        return y
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def with_tensorrt(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A machine with a GPU and TensorRT; ``fault`` is why there is no plan yet, ``build`` what a build does."""
+    trt = importlib.import_module("idm_rt.backends.trt.backend")  # as selection does it
+    state = SimpleNamespace(fault=None, opened=[], build=threading.Event())
+
+    def open_engine(name: str, manifest: ModelManifest, precision: object, cancelled: object = None) -> Backend:
+        assert state.build.wait(10)
+        state.opened.append(_StandIn(name))
+        return state.opened[-1]
+
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, package=None: real("json" if name.startswith("tensorrt") else name)
+    )
+    monkeypatch.setattr(trt, "open_engine", open_engine)
+    monkeypatch.setattr(trt, "why_not_ready", lambda name, manifest: state.fault)
+    return state
+
+
+def test_auto_takes_tensorrt_whose_plan_is_there(manifest: ModelManifest, with_tensorrt: SimpleNamespace) -> None:
+    with_tensorrt.build.set()
+    choice = open_backend("auto", manifest)
+    assert choice.backend is with_tensorrt.opened[0] and choice.passed_over == ()
+    assert (choice.backend.name, choice.reason) == ("tensorrt", "the fastest that works here (fp16 on cuda:0)")
+
+
+def test_while_a_plan_is_built_another_engine_runs(
+    manifest: ModelManifest, with_tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with_tensorrt.fault = "not built yet"
+    choice = open_backend("auto", manifest)
+    backend = choice.backend
+    assert isinstance(backend, SwappingBackend)
+    assert backend.name == "openvino" and choice.reason.startswith("until the plan of tensorrt is built (")
+    assert "its plan is being built" in dict(choice.passed_over)["tensorrt"]
+    with_tensorrt.build.set()
+    assert backend.wait(10)
+    assert backend.name == "tensorrt"
+    backend.close()
+    assert with_tensorrt.opened[0].closed
+
+
+def test_with_nothing_else_to_run_auto_waits_for_the_build(
+    manifest: ModelManifest, with_tensorrt: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tensorrt.fault = "not built yet"
+    with_tensorrt.build.set()
+    real = importlib.util.find_spec
+    gone = ("torch", "openvino", "onnxruntime", "tensorrt_rtx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None if name in gone else real(name))
+    choice = open_backend("auto", manifest)
+    assert (choice.backend.name, choice.reason) == ("tensorrt", "the only one that works here")
 
 
 def test_auto_with_a_gpu_warns_when_it_stays_unused(
@@ -141,6 +231,7 @@ def test_auto_with_a_gpu_warns_when_it_stays_unused(
     import torch
 
     monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    hide_packages(monkeypatch, "tensorrt", "tensorrt_rtx")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a CPU build of torch beside a real GPU
     choice = open_backend("auto", manifest)
     with choice.backend:
@@ -157,6 +248,7 @@ def test_auto_passes_over_an_engine_whose_file_the_model_lacks(
     shutil.copy(tiny_folder / "model.onnx", folder)
     write_manifest(folder)
     monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    hide_packages(monkeypatch, "tensorrt", "tensorrt_rtx")
     choice = open_backend("auto", load_manifest(folder))
     with choice.backend:
         assert choice.backend.name == "openvino"
@@ -175,6 +267,7 @@ def test_auto_takes_torch_on_a_gpu(manifest: ModelManifest, monkeypatch: pytest.
         return backend
 
     monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    hide_packages(monkeypatch, "tensorrt", "tensorrt_rtx")
     monkeypatch.setattr(torch_backend, "open_model", open_on_gpu)
     choice = open_backend("auto", manifest)
     assert (choice.backend.name, choice.reason) == ("torch", "the fastest that works here (f32 on cuda:0)")

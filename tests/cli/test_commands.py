@@ -49,7 +49,7 @@ def test_a_damaged_model_is_named_with_its_cure(model_root: Path, models: Sequen
         file.write(b"x")
     verified = cli("models", "verify")
     assert verified.code == 1 and "BAD idm-face-256/model.onnx" in verified.out
-    assert "1 of 3 model files are not right" in verified.error and "reinstall" in verified.error
+    assert "1 of 4 model files are not right" in verified.error and "reinstall" in verified.error
     listed = cli("models", "list")
     assert listed.code == 0 and "BAD" in listed.out
 
