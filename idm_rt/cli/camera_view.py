@@ -59,7 +59,8 @@ class CameraView:
         """Serve keys, window and status line; False if the user wants to end."""
         pressed = self._keys.read()
         if self._window is not None:
-            pressed += self._window.update(self._mirror)
+            self._window.mirror = self._mirror
+            pressed += self._window.keys()
         for key in pressed:
             if not self._press(key):
                 return False
@@ -91,7 +92,7 @@ class CameraView:
         self._say(f"control page: {page.url}")
 
     def _open_window(self, stack: ExitStack) -> None:
-        window = PreviewWindow(self._camera.preview)
+        window = PreviewWindow(self._camera.preview, self._camera.options.size)
         try:
             self._window = stack.enter_context(window)
         except ConfigError as error:  # the camera is of use without it

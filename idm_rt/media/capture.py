@@ -93,6 +93,20 @@ def _named(wanted: str | None, cameras: Sequence[CaptureDevice], platform: str) 
     raise MediaError(f"{problem} called {wanted!r}; found: {listed}; see idm-rt camera --list")
 
 
+def check_load_order() -> None:
+    """Refuse to capture an X display in a process that loaded OpenCV before PyAV.
+
+    Both packages bring their own X libraries, of the same names; PyAV crashes with OpenCV's (seen with PyAV 18.1 and
+    OpenCV 5.0). The other way round capture works.
+
+    Raises:
+        ConfigError: it did.
+    """
+    order = list(sys.modules)
+    if "cv2" in order and order.index("cv2") < order.index("av"):
+        raise ConfigError("the screen cannot be captured: OpenCV was loaded before PyAV; import av before cv2")
+
+
 def screen_target(wanted: str | None, platform: str = sys.platform) -> CaptureTarget:
     """The screen that is meant.
 
@@ -167,6 +181,8 @@ class Capture:
 
 
 def _open(target: CaptureTarget, size: tuple[int, int] | None, fps: float) -> av.container.InputContainer:
+    if target.format == "x11grab":
+        check_load_order()
     known = {name for names in av.formats_available for name in names.split(",")}
     if target.format not in known:
         raise MediaError(f"this PyAV cannot capture with {target.format}; pip install --force-reinstall av")

@@ -51,6 +51,7 @@ class LiveVideoFile:
             self._stream.width, self._stream.height = size
             self._stream.pix_fmt = "yuv420p"
             self._stream.time_base = self._stream.codec_context.time_base = 1 / rate
+            self._container.start_encoding()  # what cannot be written fails now
 
     def write(self, image: RgbImage, tick: int, count: int) -> None:
         """Store a picture, (H, W, 3) uint8 RGB, for the ``count`` ticks from ``tick`` on.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# PyAV before OpenCV, which the others import: see ``check_load_order`` in idm_rt.media.capture.
+from idm_rt.media import capture as _capture  # noqa: F401
 from idm_rt.virtual_camera.records import CameraControls, CameraOptions, CameraStatus
 from idm_rt.virtual_camera.sink_choice import SinkSpec, parse_sink, sink_opener
 from idm_rt.virtual_camera.sources import SourceSpec, natural_size, opener_of, parse_source
