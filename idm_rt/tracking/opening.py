@@ -56,7 +56,7 @@ def _open_nets(task_path: Path | str, backend: str, threads: int | None) -> tupl
     except EngineError as error:
         if backend == "openvino":
             raise
-        logger.warning("the face tracker runs on mediapipe, about twice as slow as OpenVINO: %s", error)
+        logger.warning("the face tracker runs on mediapipe, which is slower than OpenVINO: %s", error)
         return *_mediapipe_nets(task_path), "mediapipe", f"openvino cannot be used: {error}"
     return *nets, "openvino", "asked for" if backend == "openvino" else "the fastest that works here"
 
