@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU in f32: the fall-back where OpenVINO has no wheel. The only file that imports onnxruntime."""
+"""ONNX Runtime in f32: on the CPU, the fall-back where OpenVINO has no wheel; on a GPU with its CUDA package.
+
+The only file that imports onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from idm_rt.backends.base import Backend, check_batch, open_failure, run_failure
+from idm_rt.backends.nvidia import cuda_device_count
 from idm_rt.cpu_info import available_cpus
 from idm_rt.errors import EngineError, ModelError
 from idm_rt.model_manifest import ModelManifest
@@ -21,12 +25,14 @@ _FAULTS: tuple[type[Exception], ...] = (
 )
 
 
+_CUDA = "CUDAExecutionProvider"
+
+
 class OnnxRuntimeBackend(Backend):
     """An ONNX denoiser in an inference session."""
 
     name = "onnxruntime"
     precision = "f32"
-    device = "cpu"
 
     def __init__(self, model: Path, size: int, threads: int | None = None) -> None:
         """Open a session.
@@ -49,10 +55,12 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = 3  # errors only
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
-                str(model), options, providers=["CPUExecutionProvider"]
+                str(model), options, providers=providers(cuda_device_count() > 0)
             )
         except _FAULTS as error:
             raise open_failure(self.name, error) from error
+        # Asked for CUDA, it may have logged why it cannot and gone on with the CPU.
+        self.device = "cuda:0" if self._session.get_providers()[0] == _CUDA else "cpu"
         _check_signature(self._session, model, size)
 
     def denoise(self, x_t: NDArray[np.float32], y: NDArray[np.float32], t: float) -> NDArray[np.float32]:
@@ -73,6 +81,13 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self) -> None:
         self._session = None
+
+
+def providers(gpu: bool) -> list[str | tuple[str, dict[str, str]]]:
+    """Execution providers to ask for, best first. TF32 is off: it would be called f32 and be off by more than fp16."""
+    if gpu and _CUDA in ort.get_available_providers():
+        return [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
 
 
 def _check_signature(session: ort.InferenceSession, model: Path, size: int) -> None:

@@ -133,14 +133,15 @@ def _open_first(manifest: ModelManifest, threads: int | None, precision: str | N
     for engine in _ENGINES:
         status = _probe(engine, gpu=cuda_device_count() > 0)
         try:
-            if require_gpu and not (engine.needs_gpu or engine.auto_needs_gpu):
-                raise _Unwanted("it runs on the CPU, and a GPU is required")
             if _must_be_built(engine, status, manifest):
                 if to_build is not None:
                     raise _Unwanted(f"it has no plan yet; {to_build.name} is built first")
                 to_build = engine
                 raise _Unwanted(f"its plan is being built; {engine.name} takes over when that is done")
             backend = _try_open(engine, status, manifest, threads, precision)
+            if require_gpu and backend.device == "cpu":
+                backend.close()
+                raise _Unwanted("it runs on the CPU, and a GPU is required")
         except EngineError as error:
             passed_over.append((engine.name, str(error)))
             quiet = not status.applicable or isinstance(error, _Unwanted)
