@@ -33,7 +33,8 @@ LAYERS: list[list[set[str]]] = [
         {"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}
         | {"golden_crops", "engine_check"},
     ]
-    + [{"webrtc"}, {"virtual_camera"}, {"relay"}],
+    + [{"webrtc"}, {"virtual_camera"}],
+    [{"relay"}],
     [{"cli", "__main__"}],
 ]
 # The one file (or folder) that may import each heavy third party.

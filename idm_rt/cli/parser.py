@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import idm_rt
 from idm_rt.cli.camera_options import add_arguments as add_camera_arguments
 from idm_rt.cli.output import PROGRAM, one_line
+from idm_rt.cli.relay_options import add_relay_arguments, add_token_arguments
 from idm_rt.config import DEFAULT_MODEL, ENGINES, STEPS, EnhancerConfig
 
 _DEFAULTS = EnhancerConfig()
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     _add_camera(commands)
+    _add_relay(commands)
     return parser
 
 
@@ -110,6 +112,15 @@ def _add_camera(commands: Any) -> None:
     add_camera_arguments(parser)
     _add_pipeline_options(parser)
     _add_strength(parser)
+
+
+def _add_relay(commands: Any) -> None:
+    summary = "serve a page, WHIP and WHEP: WebRTC streams come in and go out with their faces restored"
+    parser = _add_command(commands, "relay", "relay", summary)
+    add_relay_arguments(parser)
+    _add_pipeline_options(parser)
+    _add_strength(parser)
+    add_token_arguments(_add_command(commands, "relay-token", "relay_token", "make a token for a relay with a secret"))
 
 
 def _add_sample(commands: Any) -> None:

@@ -16,6 +16,7 @@ from idm_rt.timing import Clock
 _KEPT = 256  # frames on their way from the network to the consumer; a second of audio is 50
 _WRAP = 1 << 32  # of RTP timestamps
 
+MediaFrame = VideoFrame | AudioFrame  # decoded
 ArrivalOf = Callable[[int | None], float | None]  # pts of a decoded frame -> monotonic seconds, None if not known
 
 
@@ -24,6 +25,7 @@ class FrameStamp:
     """Where a frame has been, in monotonic seconds. Travels with the frame as its ``opaque``."""
 
     arrived_s: float  # its last packet came in; or the decoded frame, where nobody watched the packets
+    on_left: Callable[[float], None] | None = None  # told the seconds since then, once the frame is encoded again
 
 
 class Arrivals:
@@ -55,29 +57,48 @@ class Arrivals:
         return self._times.get((self._origin + pts) % _WRAP)
 
 
-def stamp_of(frame: VideoFrame | AudioFrame) -> FrameStamp | None:
+def stamp_of(frame: MediaFrame) -> FrameStamp | None:
     """The frame's stamp, if it has one."""
     return frame.opaque if isinstance(frame.opaque, FrameStamp) else None
 
 
-def stamp(frame: VideoFrame | AudioFrame, now_s: float, arrival_of: ArrivalOf | None = None) -> FrameStamp:
+def stamp(
+    frame: MediaFrame,
+    now_s: float,
+    arrival_of: ArrivalOf | None = None,
+    on_left: Callable[[float], None] | None = None,
+) -> FrameStamp:
     """Stamp a frame, unless it was stamped before; returns its stamp."""
     known = stamp_of(frame)
     if known is None:
         arrived_s = arrival_of(frame.pts) if arrival_of is not None else None
-        known = frame.opaque = FrameStamp(now_s if arrived_s is None else arrived_s)
+        known = frame.opaque = FrameStamp(now_s if arrived_s is None else arrived_s, on_left)
     return known
+
+
+def frame_left(frame: VideoFrame) -> None:
+    """The frame was encoded and is about to be sent: tell whoever measures (see ``apply_codec_options``)."""
+    known = stamp_of(frame)
+    if known is not None and known.on_left is not None:
+        known.on_left(time.monotonic() - known.arrived_s)
 
 
 class StampedTrack(MediaStreamTrack):
     """The same track, each frame stamped with the arrival of its packets."""
 
-    def __init__(self, track: MediaStreamTrack, arrival_of: ArrivalOf | None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        track: MediaStreamTrack,
+        arrival_of: ArrivalOf | None,
+        on_left: Callable[[float], None] | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """``on_left``: told each frame's delay in seconds when it has been encoded again; on an encoder's thread."""
         super().__init__()
         self.kind = track.kind
-        self._source, self._arrival_of, self._clock = track, arrival_of, clock
+        self._source, self._arrival_of, self._on_left, self._clock = track, arrival_of, on_left, clock
 
-    async def recv(self) -> VideoFrame | AudioFrame:
+    async def recv(self) -> MediaFrame:
         """The next frame.
 
         Raises:
@@ -90,9 +111,9 @@ class StampedTrack(MediaStreamTrack):
         except MediaStreamError:
             self.stop()
             raise
-        if not isinstance(frame, VideoFrame | AudioFrame):
+        if not isinstance(frame, MediaFrame):
             raise TypeError(f"expected decoded frames, found {type(frame).__name__}")
-        stamp(frame, self._clock(), self._arrival_of)
+        stamp(frame, self._clock(), self._arrival_of, self._on_left)
         return frame
 
     def stop(self) -> None:

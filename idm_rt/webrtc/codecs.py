@@ -20,8 +20,8 @@ from typing import ClassVar
 import aiortc.codecs as aiortc_codecs
 import av
 from aiortc.codecs import h264, vpx
-from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.codecs.h264 import H264Decoder, H264Encoder
+from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
 from av.frame import Frame
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -46,6 +46,7 @@ class CodecOptions:
     max_bitrate: int = 6_000_000  # however high it is
     x264_preset: str = "veryfast"  # medium costs nearly twice the processor time at 640x480
     vp8_cpu_used: int = -6  # libvpx real time: -1 (best) to -16 (fastest)
+    max_pixels: int = 4096 * 2304  # of a received frame; a larger one is refused before memory is taken for it
     vp8_noise_sensitivity: int = 0  # 0 to 6; aiortc's 4 smooths away what a restorer has just made clear
 
     def __post_init__(self) -> None:
@@ -82,9 +83,11 @@ def apply_codec_options(
     for module in (vpx, h264):
         for name, bitrate in rates.items():
             setattr(module, f"{name}_BITRATE", bitrate)
-    # get_encoder looks both names up when a sender sends its first frame
+    # get_encoder and get_decoder look these names up when the first frame comes
     aiortc_codecs.Vp8Encoder = TunedVp8Encoder  # type: ignore[misc]
     aiortc_codecs.H264Encoder = TunedH264Encoder  # type: ignore[misc]
+    aiortc_codecs.Vp8Decoder = BoundedVp8Decoder  # type: ignore[misc]
+    aiortc_codecs.H264Decoder = BoundedH264Decoder  # type: ignore[misc]
 
 
 def steady_rate(bitrate: int) -> int:
@@ -148,6 +151,22 @@ class TunedH264Encoder(H264Encoder):
         made = super().encode(frame, force_keyframe)
         _encoded(frame)
         return made
+
+
+class BoundedVp8Decoder(Vp8Decoder):
+    """aiortc's VP8 decoder, which a stream cannot make allocate a picture of 16383x16383."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.options = {"max_pixels": str(_State.options.max_pixels)}
+
+
+class BoundedH264Decoder(H264Decoder):
+    """The same for H.264."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec.options = {"max_pixels": str(_State.options.max_pixels)}
 
 
 def _vp8_context(frame: VideoFrame, bitrate: int, options: CodecOptions) -> VideoCodecContext:
