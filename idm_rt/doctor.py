@@ -16,6 +16,7 @@ from idm_rt.backends import probe_engines
 from idm_rt.errors import IdmError
 from idm_rt.machine import describe_machine, describe_versions
 from idm_rt.restorer import open_restorer
+from idm_rt.virtual_devices import find_virtual_camera
 
 _MIN_PYTHON = (3, 11)
 _CODECS_READ = ("h264", "hevc", "vp8", "vp9", "av1", "aac", "opus")
@@ -68,6 +69,7 @@ def diagnose() -> Diagnosis:
     """Look at everything ``idm-rt enhance`` needs. Opens the engine and the face tracker for real (some seconds)."""
     engine, choices = check_engine()
     checks = [check_python(), check_opencv(), check_codecs(), *check_models(), check_cache(), engine, check_tracker()]
+    checks += check_cameras()
     return Diagnosis(tuple(checks), tuple(choices), describe_machine(), describe_versions())
 
 
@@ -167,6 +169,26 @@ def check_tracker() -> Check:
     except (IdmError, RuntimeError, OSError) as error:
         return Check("face tracker", False, str(error), "pip install --force-reinstall openvino mediapipe")
     return Check("face tracker", True, found)
+
+
+def check_cameras() -> Iterator[Check]:
+    """What ``idm-rt camera`` needs beyond the engine: a camera, the package and the virtual camera device."""
+    from idm_rt.media.capture import list_cameras
+
+    locked = [node.name for node in Path("/dev").glob("video[0-9]*") if not os.access(node, os.R_OK | os.W_OK)]
+    try:
+        cameras = list_cameras()
+    except IdmError as error:
+        yield Check("camera", False, str(error), "idm-rt camera --source FILE", needed=False)
+    else:
+        found = ", ".join(f"{camera.name} ({camera.description})" for camera in cameras) or "none found"
+        cure = "connect a camera, or idm-rt camera --source screen, test or a file"
+        if locked and not cameras:
+            found = f"none that may be opened: permission denied for {', '.join(sorted(locked))}"
+            cure = 'sudo usermod -aG video "$USER", then log in again'
+        yield Check("camera", bool(cameras), found, "" if cameras else cure, needed=False)
+    for finding in find_virtual_camera():
+        yield Check(finding.name, finding.ok, finding.found, finding.cure, needed=False)
 
 
 def diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
