@@ -28,7 +28,15 @@ from export.commands import (
 )
 from export.dataset import FaceSet
 from export.loop import Batch, LoopConfig
-from export.losses import PatchDiscriminator, channels_last, charbonnier, chroma, hinge_discriminator, hinge_generator
+from export.losses import (
+    PatchDiscriminator,
+    channels_last,
+    charbonnier,
+    chroma,
+    grid,
+    hinge_discriminator,
+    hinge_generator,
+)
 from export.ranks import Ranks
 from export.runs import run_command
 from export.teacher_sampler import sample_posterior
@@ -46,6 +54,7 @@ class DistillConfig(LoopConfig):
 
     plain: bool = False  # the regressor: one step, no noise
     chroma_weight: float = 2.0
+    grid_weight: float = 5.0
     endpoint_weight: float = 0.5  # distance to where the teacher's sampler ends; used if there is a teacher
     teacher_steps: int = 15
     perceptual_weight: float = 1.0
@@ -138,6 +147,8 @@ class DistillObjective:
         estimate = denoiser_of(net)(state, y, t).float()
         part = max(1, round(len(y) * config.detail_share))
         terms = {"pixel": charbonnier(estimate, clean)}
+        if config.grid_weight:
+            terms["grid"] = config.grid_weight * grid(estimate, clean, net.config.fold)
         if config.chroma_weight:
             terms["chroma"] = config.chroma_weight * chroma(estimate, clean)
         if self.teacher is not None:

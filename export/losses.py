@@ -40,6 +40,18 @@ def chroma(estimate: Tensor, truth: Tensor) -> Tensor:
     return 0.5 * (blue.abs() + red.abs()).mean()
 
 
+def grid(estimate: Tensor, truth: Tensor, fold: int, window: int = 8) -> Tensor:
+    """Error that repeats with the pixel blocks of a folded network (Odena et al., "Deconvolution and Checkerboard
+    Artifacts", Distill 2016): mean absolute difference between the blocks' pixels, over ``window`` x ``window`` blocks.
+
+    A block's pixels come from different weights, and where detail is uncertain nothing else makes them agree:
+    perceptual features pool the pattern away, and it is too faint for a pixel loss.
+    """
+    error = F.avg_pool2d(F.pixel_unshuffle(estimate - truth, fold), window)  # (N, 3 fold^2, ...)
+    places = error.unflatten(1, (3, fold * fold))
+    return (places - places.mean(2, keepdim=True)).abs().mean()
+
+
 class VggHed(nn.Module):
     """Perceptual distance on the VGG16 trunk of HED (edge-tuned): *not* LPIPS, and named ``vgg-hed`` everywhere.
 

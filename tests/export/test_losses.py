@@ -12,6 +12,7 @@ from export.losses import (
     VggHed,
     charbonnier,
     chroma,
+    grid,
     hinge_discriminator,
     hinge_generator,
 )
@@ -134,3 +135,15 @@ def test_chroma_sees_tints_and_not_light():
     blue[:, 2] += 0.2
     # Cb = 0.564 (B - Y), Cr = 0.713 (R - Y), Y = 0.114 * 0.2
     assert float(chroma(blue, grey)) == pytest.approx(0.5 * (0.564 * 0.1772 + 0.713 * 0.0228), abs=1e-5)
+
+
+def test_grid_sees_what_repeats_with_the_blocks_and_nothing_else():
+    truth = torch.rand(2, 3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    assert float(grid(truth + 0.2, truth, 4)) == pytest.approx(0.0, abs=1e-6)  # light
+    pattern = torch.zeros(4, 4)
+    pattern[1, 2] = 0.16
+    repeated = float(grid(truth + pattern.repeat(16, 16), truth, 4))
+    assert repeated == pytest.approx(2 * 0.16 * 15 / 16**2, abs=1e-6)
+    noise = 0.16 * torch.randn(truth.shape, generator=generator)
+    assert float(grid(truth + noise, truth, 4)) < 0.16 / 6  # an eighth of it: 64 blocks are averaged
