@@ -59,6 +59,7 @@ def main() -> int:
                 status = camera.status()
                 output = status.output
                 print(f"{status.source.status}, {output.fps:.1f} fps, {output.shown}, {status.worker.level}")
+        camera.close(timeout_s=60.0)  # should the engine still be opening: native code does not like to be interrupted
         if camera.failure is not None:
             raise camera.failure
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ class CameraOptions:
     size: tuple[int, int] = (1280, 720)  # (width, height) px of the output; even numbers
     fps: float = 30.0  # of the output, kept whatever the source does
     stale_after_s: float = 0.5  # a picture older than this is replaced by a placeholder
-    hang_after_s: float = 5.0  # a source that has given nothing for this long inside one call is opened anew
+    hang_after_s: float = 10.0  # a source inside one call for this long is opened anew; long, as machines may be busy
     max_lost: int = 2  # such calls that may be left to themselves at a time
     max_ticks: int | None = None  # end after so many pictures; None = go on
 

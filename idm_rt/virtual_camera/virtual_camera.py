@@ -24,7 +24,7 @@ from idm_rt.worker import PipelineWorker
 
 log = logging.getLogger(__name__)
 
-_CLOSE_WITHIN_S, _OUTPUT_WITHIN_S, _SOURCE_WITHIN_S = 1.5, 1.0, 0.3  # together well below three seconds
+_CLOSE_WITHIN_S = 2.4  # with what the program does around it, below three seconds
 
 
 class VirtualCamera:
@@ -147,8 +147,11 @@ class VirtualCamera:
             self._controls, self._source.state, self._output.stats(), self._worker.stats(), self._worker.error
         )
 
-    def close(self) -> bool:
+    def close(self, timeout_s: float = _CLOSE_WITHIN_S) -> bool:
         """End everything, the output first, so that its file is finished or its device released in any case.
+
+        Args:
+            timeout_s: longest wait. A second call, with more patience, goes on waiting.
 
         Returns:
             False if a thread is still inside a call of an engine or a driver; see ``PipelineWorker.close``.
@@ -156,18 +159,18 @@ class VirtualCamera:
         Raises:
             MediaError: an output file could not be finished.
         """
-        until_s = time.monotonic() + _CLOSE_WITHIN_S
+        until_s = time.monotonic() + timeout_s
         self._stop.set()
         self._worker.stop()
         try:
             if self._thread.ident is not None:
-                self._thread.join(_OUTPUT_WITHIN_S)
+                self._thread.join(0.85 * timeout_s)
             if self._thread.is_alive():
                 log.warning("the output does not take the last picture; leaving it")
             elif self._sink is not None:
                 self._sink.close()
         finally:
-            ended = self._source.close(_SOURCE_WITHIN_S)
+            ended = self._source.close(max(0.05, min(0.3, until_s - time.monotonic())))
             ended = self._worker.close(max(0.1, until_s - time.monotonic())) and ended
         return ended and not self._thread.is_alive()
 
