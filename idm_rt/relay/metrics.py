@@ -78,6 +78,7 @@ class Metrics:
         yield GaugeMetricFamily("idm_relay_ready", "1 if an enhancer can be opened", value=int(service.pool.ready))
         yield GaugeMetricFamily("idm_relay_cpu_cores", "Cores used, measured", value=service.admission.used_cores)
         yield from self._frames(service)
+        yield _delays(service)
 
     def _frames(self, service: RelayService) -> Iterator[Metric]:
         total = Counter(self._finished)
@@ -89,6 +90,22 @@ class Metrics:
         for (outcome, cause), count in sorted(total.items()):
             frames.add_metric([outcome, cause], count)
         yield frames
+
+
+def _delays(service: RelayService) -> Metric:
+    """Per session that sends pictures on: a histogram over all of them would mix restored and passed-through ones."""
+    delays = GaugeMetricFamily(
+        "idm_relay_session_delay_seconds",
+        "Arrival of a frame's last packet to the end of its encoding, newest 1000 frames of a live session",
+        labels=["session", "role", "room", "quantile"],
+    )
+    for session in service.sessions.values():
+        summary = session.meter.summary()
+        for quantile, key in (("0.5", "p50_ms"), ("0.95", "p95_ms"), ("0.99", "p99_ms")):
+            if summary["count"]:
+                labels = [session.id[:6], session.role, session.room or "", quantile]
+                delays.add_metric(labels, summary[key] / 1000.0)
+    return delays
 
 
 def _counts(stats: LiveStats) -> Counter[tuple[str, str]]:

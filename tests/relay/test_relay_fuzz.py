@@ -88,8 +88,9 @@ def test_random_bodies(running: Running, body: bytes, path: str) -> None:
 SDP_LINES = st.sampled_from(
     ["m=video 9 UDP/TLS/RTP/SAVPF 97", "m=audio 0 X", "a=mid:0", "a=rtpmap:97 VP8/90000", "a=rtpmap:x", "a=fmtp:1 =;=",
      "a=group:BUNDLE", "a=group:BUNDLE 9 9", "a=ice-ufrag:", "a=ice-pwd:x", "a=setup:actpass", "a=setup:?",
-     "c=IN IP4 x", "a=fingerprint:sha-256 AA", "a=fingerprint:", "a=candidate:1 1 udp 1 10.0.0.1 9 typ host", "a=extmap:1 x",
-     "a=ssrc:1 x", "a=ssrc-group:FID a b", "a=rtcp:x", "a=rtcp-fb:* x", "a=sendonly", "a=msid:- -", "b=AS:1"]
+     "c=IN IP4 x", "a=fingerprint:sha-256 AA", "a=fingerprint:", "a=candidate:1 1 udp 1 10.0.0.1 9 typ host",
+     "a=extmap:1 x", "a=ssrc:1 x", "a=ssrc-group:FID a b", "a=rtcp:x", "a=rtcp-fb:* x", "a=sendonly",
+     "a=msid:- -", "b=AS:1"]
 )  # fmt: skip
 
 
