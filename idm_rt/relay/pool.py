@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_OPENING_S = 20.0  # longest wait for another one's opening, which may hang
+
+
 class EnhancerPool:
-    """Opens enhancers, and keeps a few that were given back. Thread-safe; ``open`` blocks while an engine starts."""
+    """Opens enhancers, and keeps a few that were given back. Thread-safe; ``open`` blocks while an engine starts.
+
+    One is opened at a time: when sessions come and go quickly, one that is given back meanwhile is lent again, where
+    each session would else begin an engine of its own and hold its memory.
+    """
 
     def __init__(self, open_enhancer: Callable[[], LiveEnhancer], keep: int = 1) -> None:
         self._open, self._keep = open_enhancer, keep
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._idle: list[LiveEnhancer] = []
+        self._opening = 0
         self._closed = False
         self.error: str | None = None  # why the last attempt failed; None after a success
         self.opened = 0
@@ -46,32 +54,42 @@ class EnhancerPool:
         Raises:
             IdmError: it cannot be opened.
         """
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or not self._opening, _OPENING_S)
             inner = self._idle.pop() if self._idle else None
+            self._opening += inner is None
         if inner is None:
-            try:
-                inner = self._open()
-            except Exception as error:
-                self.error = f"{type(error).__name__}: {error}"
-                raise
-        with self._lock:
+            inner = self._open_new()
+        with self._changed:
             self.opened, self.error = self.opened + 1, None
         return _Lent(inner, self)
+
+    def _open_new(self) -> LiveEnhancer:
+        try:
+            return self._open()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            with self._changed:
+                self._opening -= 1
+                self._changed.notify_all()
 
     def give_back(self, inner: LiveEnhancer, *, healthy: bool) -> None:
         """Take an enhancer back; one that failed last, or is one too many, is closed."""
         reset = getattr(inner, "reset", None)
-        with self._lock:
+        with self._changed:
             keep = healthy and reset is not None and not self._closed and len(self._idle) < self._keep
             if keep and reset is not None:
                 reset()
                 self._idle.append(inner)
+                self._changed.notify()
         if not keep:
             inner.close()
 
     def close(self) -> None:
         """Close those that lie here; those that are lent close when they come back."""
-        with self._lock:
+        with self._changed:
             self._closed, idle, self._idle = True, self._idle, []
         for inner in idle:
             inner.close()

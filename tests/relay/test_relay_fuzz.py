@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from relay_tools import FRAGMENT, GENEROUS, JSON, SDP, Relay, Whitener, closing, offer, publisher, relay
 
-from idm_rt.relay import RelayOptions
+from idm_rt.relay import RelayOptions, Timeouts
 from idm_rt.relay.refusals import Refused
 from idm_rt.relay.sdp_checks import check_offer, is_wanted
 from idm_rt.relay.trickle import parse_fragment
@@ -72,7 +72,7 @@ def running() -> Iterator[Running]:
 
     before = aioice.ice.get_host_addresses
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
-    made = Running(RelayOptions(limits=GENEROUS))
+    made = Running(RelayOptions(limits=GENEROUS, timeouts=Timeouts(connect_s=3600.0)))
     yield made
     made.stop()
     aioice.ice.get_host_addresses = before

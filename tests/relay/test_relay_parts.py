@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiortc.mediastreams import MediaStreamError
@@ -201,6 +203,24 @@ def test_the_pool_lends_again_what_comes_back_healthy() -> None:
     pool.close()
     fourth.close()
     assert made[2].closed.is_set()
+
+
+def test_one_enhancer_is_opened_at_a_time_and_what_comes_back_is_lent_again() -> None:
+    """Sessions that come and go while an engine opens must not begin an engine each."""
+    gate, made = threading.Event(), []
+
+    def opener() -> Resettable:
+        gate.wait(30)
+        made.append(Resettable())
+        return made[-1]
+
+    pool = EnhancerPool(opener)
+    with ThreadPoolExecutor(6) as threads:
+        done = [threads.submit(lambda: pool.open().close()) for _ in range(6)]
+        gate.set()
+        for each in done:
+            each.result(timeout=30)
+    assert len(made) == 1 and pool.opened == 6
 
 
 def test_the_pool_tells_why_it_cannot_open() -> None:
