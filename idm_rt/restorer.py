@@ -83,7 +83,7 @@ class Restorer:
             EngineError: the engine failed, or its output is not finite.
         """
         self._check(crops, steps)
-        device = self._backend.on_device()
+        device = self._backend.on_device(steps)
         if device is not None and len(crops):
             restored = crops + device.correction(crops, self._eps, steps)
             return np.clip(np.rint(restored), 0, 255).astype(np.uint8)
@@ -100,7 +100,7 @@ class Restorer:
         Arguments and errors are those of ``restore``. Crop plus correction lies in 0..255.
         """
         self._check(crops, steps)
-        device = self._backend.on_device()
+        device = self._backend.on_device(steps)
         if device is not None and len(crops):
             correction: NDArray[np.float32] = device.correction(crops, self._eps, steps)
             return correction
@@ -139,6 +139,10 @@ class Restorer:
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         """Run each batch size once, so that no later call pays for lazy set-up."""
         self._backend.warm_up(batch_sizes)
+        device = self._backend.on_device(1)
+        if device is not None:
+            for count in batch_sizes:
+                device.correction(np.zeros((count, self.size, self.size, 3), np.uint8), self._eps, 1)
 
     def close(self) -> None:
         """Free the engine; calling it twice is fine."""

@@ -31,7 +31,7 @@ LAYERS: list[list[set[str]]] = [
     [{"worker", "engine_thread", "delivery", "governor", "live_records", "frame_interval"}, {"media"}],
     [
         {"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}
-        | {"golden_crops", "engine_check"},
+        | {"golden_crops", "engine_check", "engine_bench"},
     ]
     + [{"webrtc"}, {"virtual_camera"}],
     [{"relay"}],
@@ -40,7 +40,7 @@ LAYERS: list[list[set[str]]] = [
 # The one file (or folder) that may import each heavy third party.
 DOORS = {
     "mediapipe": ["tracking/landmarker.py"],
-    "openvino": ["backends/openvino_backend.py"],
+    "openvino": ["backends/openvino_backend.py", "backends/openvino_sampler.py"],
     "onnxruntime": ["backends/onnxruntime_backend.py"],
     "tensorrt": [],  # both by name, in backends/trt/library.py
     "tensorrt_rtx": [],

@@ -14,7 +14,7 @@ from idm_rt.errors import EngineError
 
 
 class DeviceSampler(Protocol):
-    """All steps of a restoration on the engine's own device: 8-bit crops in, corrections out, nothing between."""
+    """All steps of a restoration inside the engine: 8-bit crops in, corrections out, nothing between."""
 
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:
         """Restored minus crop, in 8-bit steps.
@@ -58,8 +58,8 @@ class Backend(Protocol):
         """
         ...
 
-    def on_device(self) -> DeviceSampler | None:
-        """How the engine does all steps of a restoration without leaving its device; None = ``denoise`` for each."""
+    def on_device(self, steps: int) -> DeviceSampler | None:
+        """How the engine does so many steps of a restoration all by itself; None = ``denoise`` for each."""
         return None
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:

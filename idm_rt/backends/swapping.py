@@ -69,8 +69,8 @@ class SwappingBackend(Backend):
     def denoise(self, x_t: Any, y: Any, t: float) -> Any:
         return self.current.denoise(x_t, y, t)
 
-    def on_device(self) -> DeviceSampler | None:
-        return self.current.on_device()
+    def on_device(self, steps: int) -> DeviceSampler | None:
+        return self.current.on_device(steps)
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         self.current.warm_up(batch_sizes)

@@ -89,7 +89,7 @@ class TorchBackend(Backend):
         time = torch.full((len(y),), t, dtype=torch.float32, device=self.device)
         return self._net(x_t, y, time)
 
-    def on_device(self) -> DeviceSampler | None:
+    def on_device(self, steps: int) -> DeviceSampler | None:
         return self if self._sampler is not None else None
 
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:

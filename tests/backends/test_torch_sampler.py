@@ -132,7 +132,7 @@ def test_closed_and_failing(backend: TorchBackend, face_crops: np.ndarray, monke
 
 def test_on_the_cpu_it_steps_like_every_engine(tiny_folder: Path) -> None:
     with open_backend("torch", load_manifest(tiny_folder)).backend as backend:
-        assert (backend.on_device() is None) == (backend.device == "cpu")
+        assert (backend.on_device(1) is None) == (backend.device == "cpu")
 
 
 def test_onnxruntime_asks_for_cuda_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:

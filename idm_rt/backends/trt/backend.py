@@ -71,7 +71,7 @@ class TensorRtBackend(Backend):
             runner.denoise_in_place(*addresses, part.stop - part.start, t)
         return x0
 
-    def on_device(self) -> DeviceSampler | None:
+    def on_device(self, steps: int) -> DeviceSampler | None:
         return self
 
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:
