@@ -204,6 +204,9 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--faces", type=_whole_number(1, 32), default=1, metavar="N", help="repeat the clip N times in the frame"
     )
+    parser.add_argument(
+        "--network", action="store_true", help="the engine alone: faces per second for 1 to 32 faces a call, streams"
+    )
     _add_pipeline_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result; - prints it")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")

@@ -1,0 +1,68 @@
+"""The engine's benchmark: its arithmetic on a scripted clock, the count of operations against the network itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idm_rt.backends.peak import Peak, measure_peak
+from idm_rt.config import EnhancerConfig
+from idm_rt.engine_bench import EngineBenchOptions, denoiser_flops, engine_lines, measure_engine, streams
+from idm_rt.errors import ConfigError
+from idm_rt.model_manifest import load_manifest
+
+
+def test_the_count_of_operations_is_that_of_the_network() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from idm_rt.network import DenoiserConfig, DenoiserNet
+
+    for config in (DenoiserConfig(), DenoiserConfig(channels=(16, 32), blocks=(1, 3), embedding=16)):
+        x = torch.zeros(1, 3, 64, 64)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            DenoiserNet(config)(x, x.clone(), torch.ones(1))
+        assert denoiser_flops(config.to_dict(), 64) == counter.get_total_flops()
+
+
+def test_a_row_from_a_scripted_clock(tiny_folder: Path) -> None:
+    """The clock moves 10 ms per reading: every call takes 10 ms, whatever its batch."""
+    ticks = iter(np.arange(0, 1000, 0.01))
+    peaks = iter([Peak(50.0, 9.0, "f32"), Peak(80.0, 8.0, "f32")])
+    options = EngineBenchOptions((2, 1), runs=10, config=EnhancerConfig(model=str(tiny_folder), steps=2))
+    row = measure_engine(options, clock=lambda: float(next(ticks)), measure=lambda device: next(peaks))
+    assert row["open_s"] == row["first_call_s"] == pytest.approx(0.01)
+    assert [batch["batch"] for batch in row["batches"]] == [1, 2]
+    assert [batch["faces_per_s"] for batch in row["batches"]] == pytest.approx([100.0, 200.0])
+    assert all(batch["p99_ms"] == pytest.approx(10.0) and batch["count"] == 10 for batch in row["batches"])
+    assert row["faces_per_s"] == pytest.approx(200.0) and row["streams_30_fps"] == 6
+    manifest = load_manifest(tiny_folder)
+    gflops = denoiser_flops(manifest.network, manifest.crop_size) * 400 / 1e9  # two evaluations per face
+    assert row["peak"]["network_gflops"] == pytest.approx(gflops, abs=0.06) and row["peak"]["gflops"] == 80.0
+    assert row["peak"]["copy_gb_s"] == 9.0 and row["peak"]["fraction"] == pytest.approx(gflops / 80, abs=1e-3)
+    assert row["kind"] == "engine" and row["engine"]["name"] == "openvino" and row["device"] is None
+    lines = list(engine_lines(row))
+    assert "keeps up with: 6" in lines[-2] and any(line.startswith("2 ") and "200.0" in line for line in lines)
+
+
+def test_streams_need_every_frame_in_time() -> None:
+    def batch(n: int, p95: float) -> dict[str, float]:
+        return {"batch": n, "p95_ms": p95, "faces_per_s": 1000.0 * n / p95}
+
+    assert streams([batch(1, 40.0)]) == 0  # later than the next frame
+    assert streams([batch(1, 20.0)]) == 1
+    assert streams([batch(1, 5.0), batch(8, 20.0), batch(32, 64.0)]) == 13  # the batch of 32 is too late
+    assert streams([batch(1, 5.0), batch(32, 30.0)]) == 35
+
+
+def test_a_peak_is_measured() -> None:
+    peak = measure_peak("cpu")
+    assert peak.gflops > 1 and peak.copy_gb_s > 0.1 and peak.arithmetic == "f32"
+
+
+def test_options_that_measure_nothing() -> None:
+    for options in ({"runs": 1}, {"batches": ()}, {"batches": (0, 1)}):
+        with pytest.raises(ConfigError, match="expected runs from 10 and batches from 1"):
+            EngineBenchOptions(**options)
