@@ -157,6 +157,12 @@ def _request(core: ov.Core, model: ov.Model, threads: int | None, precision: str
 
 
 def open_model(manifest: ModelManifest, threads: int | None = None, precision: str | None = None) -> Backend:
-    """Open a shipped model; see ``OpenVinoBackend``. "int8" needs a model that comes with such a file."""
+    """Open a shipped model; see ``OpenVinoBackend``.
+
+    "int8" needs a model that comes with such a file; without a wish for another precision it is taken then, because it
+    is shipped only where it is both faster and within the limits (docs/adr/0012-int8.md).
+    """
+    if precision is None and manifest.has("onnx_int8"):
+        precision = "int8"
     kind = "onnx_int8" if precision == "int8" else "onnx"
     return OpenVinoBackend(manifest.verified_file(kind), manifest.crop_size, threads, precision)
