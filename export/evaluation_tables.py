@@ -1,0 +1,72 @@
+"""The tables of an evaluation; reports of earlier versions, with fewer measures, are shown as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.tables import Table
+
+Means = dict[str, dict[str, float]]
+
+
+def evaluation_tables(report: dict[str, Any]) -> list[Table]:
+    """Every table of a report of ``export.evaluate``."""
+    tables = []
+    for level, result in report["levels"].items():
+        caption = f"`{level}`, {result['faces']} faces of people never trained on:"
+        tables.append(contestant_table(caption, result["mean"], result.get("truth")))
+        if "few" in result:
+            few = result["few"]
+            caption = f"`{level}`, the {few['faces']} of these faces on which the slow baselines ran too:"
+            tables.append(contestant_table(caption, few["mean"], few.get("truth")))
+        if "faces_per_source" in result:
+            tables.append(source_table(level, result, report["model"]))
+    return [*tables, clean_table(report["clean"])]
+
+
+def contestant_table(caption: str, means: Means, truth: dict[str, float] | None = None) -> Table:
+    """One row per contestant; distances also as a share of the input's."""
+    base = means["input"]
+    extra = [(key, label) for key, label in (("frechet", "Frechet"), ("brisque", "BRISQUE")) if key in base]
+    header = ["", "PSNR, dB", "SSIM", "vgg-hed", "of input", "identity", "of input", *(label for _, label in extra)]
+    rows = []
+    for name, m in means.items():
+        shares = [m[key] / base[key] if base[key] else 1.0 for key in ("vgg_hed", "identity")]
+        cells = [name, f"{m['psnr_db']:.2f}", f"{m['ssim']:.3f}"]
+        cells += [f"{m['vgg_hed']:.3f}", f"{shares[0]:.2f}", f"{m['identity']:.3f}", f"{shares[1]:.2f}"]
+        rows.append(cells + [f"{m[key]:.1f}" if key in m else "" for key, _ in extra])
+    if truth and extra:
+        rows.append(["truth", *[""] * 6, *(f"{truth[key]:.1f}" if key in truth else "" for key, _ in extra)])
+    return Table(caption, header, rows)
+
+
+def source_table(level: str, result: dict[str, Any], model: str) -> Table:
+    """Each source of faces: what one step gains there."""
+    header = ["", "faces", "input, dB", "gain, dB", "vgg-hed of input", "identity of input"]
+    rows = []
+    for source, means in result["per_source"].items():
+        base = means["input"]
+        ours = next(m for name, m in means.items() if name.startswith(f"{model}, steps"))
+        shares = [f"{ours[key] / base[key]:.2f}" if base[key] else "" for key in ("vgg_hed", "identity")]
+        gain = f"{ours['psnr_db'] - base['psnr_db']:+.2f}"
+        rows.append([source, str(result["faces_per_source"][source]), f"{base['psnr_db']:.2f}", gain, *shares])
+    return Table(f"`{level}`, by source of the photos, one step against the input:", header, rows)
+
+
+def clean_table(clean: Means) -> Table:
+    """What becomes of good faces."""
+    header = ["", "PSNR(f(x), x), dB", "identity(f(x), x)", "PSNR(f(f(x)), f(x)), dB"]
+    rows = [
+        [name, f"{m['psnr_db']:.1f}", f"{m['identity']:.3f}", f"{m['psnr_again_db']:.1f}"] for name, m in clean.items()
+    ]
+    return Table("Clean faces (a good face is to be left alone):", header, rows)
+
+
+def title(report: dict[str, Any]) -> str:
+    """Which model, and where it ran."""
+    return f"Model `{report['model']}` {report['version']}, engine {report['engine']}."
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The tables of a report."""
+    return "\n\n".join([title(report), *(table.to_markdown() for table in evaluation_tables(report))]) + "\n"

