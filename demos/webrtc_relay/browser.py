@@ -100,11 +100,11 @@ def find_chromium() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def write_camera(path: Path, size: tuple[int, int] = (640, 480)) -> Path:
+def write_camera(path: Path, size: tuple[int, int] = (640, 480), fps: int = FPS) -> Path:
     """The sample call as YUV4MPEG2, which Chromium plays in a loop as its camera; returns ``path``."""
     width, height = size
     with path.open("wb") as file, av.open(str(sample_clip())) as clip:
-        file.write(f"YUV4MPEG2 W{width} H{height} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
+        file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
         for frame in clip.decode(video=0):
             planes = frame.reformat(width, height, "yuv420p").to_ndarray()
             file.write(b"FRAME\n" + planes.tobytes())

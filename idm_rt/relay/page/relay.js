@@ -19,6 +19,8 @@ const CAMERA_REFUSED = {
   SecurityError: "The browser gives no camera to this page. Open it at https:// or at http://127.0.0.1.",
 };
 
+const STATES = { bypass: "Connected. The relay's machine is too busy: the picture passes as it is." };
+
 function say(text) { $("status").textContent = text; }
 
 function trouble(text) {
@@ -173,6 +175,7 @@ async function numbers() {
     $("n-bypassed").textContent = Object.values(now.bypassed).reduce((sum, each) => sum + each, 0);
     $("n-engine").textContent = now.error ? "none" : now.engine;
     $("n-level").textContent = now.level;
+    if (now.state === "connected") say(STATES[now.level] || "Connected.");
     if (now.error) trouble(`The relay has no engine and shows the picture as it is: ${now.error}`);
   } catch (error) {
     trouble(error.message);
