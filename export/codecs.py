@@ -56,20 +56,39 @@ CODECS = {
 }
 
 
+def at_bitrate(name: str, kbps: float) -> dict[str, str]:
+    """Options of constant bitrate for a codec of ``CODECS``, as a call's sender sets them: half a second of buffer."""
+    rate = {"b": f"{kbps:.0f}k", "maxrate": f"{kbps:.0f}k", "bufsize": f"{kbps / 2:.0f}k"}
+    if name in ("vp8", "vp9"):
+        speed = "-8" if name == "vp8" else "8"
+        real_time = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0", "error-resilient": "1"}
+        return {**rate, **real_time, "minrate": rate["b"]}
+    if name == "h264":
+        return {**rate, "preset": "veryfast", "tune": "zerolatency", "profile": "baseline"}
+    return {"b": rate["b"], "preset": "11", "svtav1-params": "lookahead=0:pred-struct=1:rc=2:lp=1"}
+
+
 def encode_decode(frames: Sequence[np.ndarray], codec: Codec, q: float) -> list[np.ndarray]:
     """The frames (H, W, 3), H and W even, as a viewer of a call would see them; the first is a key frame.
 
     Raises:
         RuntimeError: the decoder returned another number of frames.
     """
+    return round_trip(frames, codec, codec.options(q))
+
+
+def round_trip(
+    frames: Sequence[np.ndarray], codec: Codec, options: dict[str, str], rate: Fraction = Fraction(30)
+) -> list[np.ndarray]:
+    """The same with any options of the encoder, at ``rate`` frames per second."""
     import av
     from av.video.codeccontext import VideoCodecContext
 
     height, width = frames[0].shape[:2]
     encoder = cast(VideoCodecContext, av.CodecContext.create(codec.encoder, "w"))
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-    encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
-    encoder.options = codec.options(q)
+    encoder.time_base, encoder.framerate = 1 / rate, rate
+    encoder.options = options
     encoder.thread_count = 1
     decoder = cast(VideoCodecContext, av.CodecContext.create(codec.decoder, "r"))
     decoder.thread_count = 1
