@@ -72,7 +72,7 @@ class OpenVinoBackend(Backend):
 
         Not in bf16 either, where the arithmetic around the network would lose precision with it.
         """
-        return self if steps == 1 and self.precision == "f32" else None
+        return self if steps == 1 and self.precision != "bf16" else None
 
     def correction(self, crops: NDArray[np.uint8], eps: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
         """See ``DeviceSampler.correction``; bit for bit the same for a crop in any batch."""

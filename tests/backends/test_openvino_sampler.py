@@ -76,8 +76,15 @@ def test_several_steps_and_bf16_go_step_by_step(tiny_folder: Path, backend: Open
 def test_a_closed_backend_is_a_bug_and_nan_an_error(tiny_folder: Path, eps: np.ndarray, face_crops: np.ndarray) -> None:
     manifest = find_model(tiny_folder)
     made = OpenVinoBackend(manifest.verified_file("onnx"), manifest.crop_size, threads=1, precision="f32")
+    made.correction(face_crops[:1], eps, 1)
+
+    class Broken:
+        def infer(self, *_: object, **__: object) -> list[np.ndarray]:
+            return [np.full((1, made.size, made.size, 3), np.nan, np.float32)]
+
+    made._whole = Broken()  # type: ignore[assignment]
     with pytest.raises(EngineError, match="not finite"):
-        made.correction(face_crops[:1], np.full_like(eps, np.nan), 1)
+        made.correction(face_crops[:1], eps, 1)
     made.close()
     with pytest.raises(ValueError, match="closed"):
         made.correction(face_crops[:1], eps, 1)
