@@ -63,9 +63,32 @@ def package(run: Path, faces: Path, out: Path, version: str, evaluation: Path | 
         "tolerance": TOLERANCE,
         "training": {"config": config, "samples_seen": seen, "onnx_opset": OPSET},
     }
+    keep_int8(out, manifest)
     write_json(out / MANIFEST_NAME, manifest)
     report = json.loads(evaluation.read_text()) if evaluation else None
     write_atomic(out / "MODEL_CARD.md", model_card(manifest, read_records(faces), report).encode())
+
+
+def keep_int8(out: Path, manifest: dict[str, Any]) -> None:
+    """Carry the int8 file (``export.quantize``) over to the new manifest if the weights are still the same."""
+    if not (out / MANIFEST_NAME).is_file():
+        return
+    before = json.loads((out / MANIFEST_NAME).read_text())
+    same = before["files"]["weights"]["sha256"] == manifest["files"]["weights"]["sha256"]
+    if same and "onnx_int8" in before["files"]:
+        manifest["files"]["onnx_int8"] = before["files"]["onnx_int8"]
+        manifest["tolerance"] = {**manifest["tolerance"], "int8_db": before["tolerance"]["int8_db"]}
+
+
+def learnt_terms(config: dict[str, Any]) -> str:
+    """The loss terms of a run, in words."""
+    words = {
+        "perceptual_weight": "vgg-hed features of crops of eyes, mouth and skin",
+        "identity_weight": "a recogniser's embedding (MobileFaceNet; the measure is dlib's)",
+        "chroma_weight": "tints",
+        "grid_weight": "the pattern of the 4x4 pixel blocks",
+    }
+    return ", ".join(["pixels", *(text for name, text in words.items() if config.get(name))])
 
 
 def model_card(manifest: dict[str, Any], records: list[FaceRecord], report: dict[str, Any] | None) -> str:
@@ -81,9 +104,11 @@ Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 di
 ## Training
 
 {training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.distill`; the last run's configuration is in
-model.json, the runs that it began from differ in batch size and optimiser): pixel loss and vgg-hed features on crops of
-eyes, mouth and skin. Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264,
-AV1); one face in ten is left clean.
+model.json, the runs that it began from differ in batch size, optimiser and terms). The last run's terms:
+{learnt_terms(training["config"])}.
+
+Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264, AV1); one face in ten
+is left clean. `model_int8.onnx`, where there is one, is the same network quantised after training (docs/adr/0012).
 
 ## Data
 
@@ -100,7 +125,7 @@ AV1); one face in ten is left clean.
 
 - Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it
   does not invent what a face of under about 60 px across does not show.
-- More steps refine little, and identity is kept but not improved at this stage of training; the table says how much.
+- More steps refine little at this stage of training, and identity hardly improves; the tables say how much.
 - Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
   children and very old people are rare in it.
 - It restores whatever picture it is given and cannot tell a person from a picture of one.

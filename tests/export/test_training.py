@@ -19,6 +19,7 @@ from export.commands import trained_network
 from export.dataset import PairStream, StreamPlan, evaluation_pairs, load_faces
 from export.export_onnx import export_onnx
 from export.loop import Loop, learning_rate
+from export.package_model import keep_int8
 from export.package_model import main as package_main
 from export.prepare import FaceRecord, photo_table, write_lines
 from export.prepare import main as prepare_main
@@ -296,3 +297,17 @@ def test_two_processes_learn_what_one_learns_from_both_batches(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "done 0 True" in result.stdout and "done 1 False" in result.stdout
+
+
+def test_packaging_the_same_weights_again_keeps_int8_and_others_drop_it(tmp_path):
+    manifest = {"files": {"weights": {"sha256": "a"}}, "tolerance": {"f32_db": 60.0}}
+    before = {
+        "files": {"weights": {"sha256": "a"}, "onnx_int8": {"path": "model_int8.onnx"}},
+        "tolerance": {"int8_db": 45.0},
+    }
+    (tmp_path / "model.json").write_text(json.dumps(before))
+    keep_int8(tmp_path, manifest)
+    assert manifest["files"]["onnx_int8"] and manifest["tolerance"] == {"f32_db": 60.0, "int8_db": 45.0}
+    other = {"files": {"weights": {"sha256": "b"}}, "tolerance": {}}
+    keep_int8(tmp_path, other)
+    assert other == {"files": {"weights": {"sha256": "b"}}, "tolerance": {}}
