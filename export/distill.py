@@ -36,6 +36,7 @@ from export.losses import (
     grid,
     hinge_discriminator,
     hinge_generator,
+    laplacian,
 )
 from export.ranks import Ranks
 from export.runs import run_command
@@ -55,6 +56,7 @@ class DistillConfig(LoopConfig):
     plain: bool = False  # the regressor: one step, no noise
     chroma_weight: float = 2.0
     grid_weight: float = 5.0
+    laplacian_weight: float = 0.5
     endpoint_weight: float = 0.5  # distance to where the teacher's sampler ends; used if there is a teacher
     teacher_steps: int = 15
     perceptual_weight: float = 1.0
@@ -149,6 +151,8 @@ class DistillObjective:
         terms = {"pixel": charbonnier(estimate, clean)}
         if config.grid_weight:
             terms["grid"] = config.grid_weight * grid(estimate, clean, net.config.fold)
+        if config.laplacian_weight:
+            terms["laplacian"] = config.laplacian_weight * laplacian(estimate, clean)
         if config.chroma_weight:
             terms["chroma"] = config.chroma_weight * chroma(estimate, clean)
         if self.teacher is not None:

@@ -15,6 +15,7 @@ from export.losses import (
     grid,
     hinge_discriminator,
     hinge_generator,
+    laplacian,
 )
 from export.metrics import DlibIdentity, denoise_and_sharpen, psnr, ssim
 from export.muon import Muon, orthogonalize, split_parameters
@@ -147,3 +148,10 @@ def test_grid_sees_what_repeats_with_the_blocks_and_nothing_else():
     assert repeated == pytest.approx(2 * 0.16 * 15 / 16**2, abs=1e-6)
     noise = 0.16 * torch.randn(truth.shape, generator=generator)
     assert float(grid(truth + noise, truth, 4)) < 0.16 / 6  # an eighth of it: 64 blocks are averaged
+
+
+def test_laplacian_sees_the_finest_detail_alone():
+    x = torch.arange(8.0).view(1, 1, 1, 8).expand(2, 3, 8, 8) / 8
+    assert float(laplacian(x, torch.zeros_like(x))) == pytest.approx(0.0, abs=1e-6)  # a slope
+    checker = (torch.arange(8)[:, None] + torch.arange(8)[None]).remainder(2).float().expand(2, 3, 8, 8) * 0.1
+    assert float(laplacian(checker, torch.zeros_like(checker))) == pytest.approx(0.1, abs=1e-6)
