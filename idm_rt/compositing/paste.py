@@ -96,7 +96,7 @@ def settle_overlaps(patches: Sequence[Patch]) -> list[FloatMap]:
 
 
 def add_patches(image: RgbImage, boxes: Sequence[Box], deltas: Sequence[FloatMap]) -> RgbImage:
-    """A copy of the image plus each delta, rounded to whole steps (OpenCV decides ties), in its box; held within 0..255."""
+    """A copy of the image plus each delta in its box, in whole steps (OpenCV decides ties), held within 0..255."""
     out = image.copy()
     for (x0, y0, x1, y1), delta in zip(boxes, deltas, strict=True):
         out[y0:y1, x0:x1] = cv2.add(out[y0:y1, x0:x1], delta, dtype=cv2.CV_8U)
