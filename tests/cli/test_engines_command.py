@@ -107,9 +107,9 @@ def test_verify_compares_with_the_reference(cli: Cli, own_folder: Path) -> None:
 def test_verify_fails_when_the_engine_computes_something_else(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from idm_rt.backends import openvino_backend
 
-    real = openvino_backend.OpenVinoBackend.denoise
+    real = openvino_backend.OpenVinoBackend.correction
     monkeypatch.setattr(
-        openvino_backend.OpenVinoBackend, "denoise", lambda self, x_t, y, t: real(self, x_t, y, t) + 0.01
+        openvino_backend.OpenVinoBackend, "correction", lambda self, *given: real(self, *given) + 0.01 * 127.5
     )
     failed = cli("engines", "verify", "--engine", "openvino")
     assert failed.code == 1 and "BAD " in failed.out
