@@ -87,8 +87,10 @@ def learnt_terms(config: dict[str, Any]) -> str:
         "identity_weight": "a recogniser's embedding (MobileFaceNet; the measure is dlib's)",
         "chroma_weight": "tints",
         "grid_weight": "the pattern of the 4x4 pixel blocks",
+        "laplacian_weight": "the finest detail",
     }
-    return ", ".join(["pixels", *(text for name, text in words.items() if config.get(name))])
+    terms = ["pixels", *(text for name, text in words.items() if config.get(name))]
+    return "\n".join(f"- {term}" for term in terms)
 
 
 def model_card(manifest: dict[str, Any], records: list[FaceRecord], report: dict[str, Any] | None) -> str:
@@ -105,7 +107,8 @@ Restores aligned {manifest["crop_size"]} px faces of video calls in 1, 2 or 4 di
 
 {training["samples_seen"]:,} faces seen on two CPU cores (`python -m export.distill`; the last run's configuration is in
 model.json, the runs that it began from differ in batch size, optimiser and terms). The last run's terms:
-{learnt_terms(training["config"])}.
+
+{learnt_terms(training["config"])}
 
 Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264, AV1); one face in ten
 is left clean. `model_int8.onnx`, where there is one, is the same network quantised after training (docs/adr/0012).
