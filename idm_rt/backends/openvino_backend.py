@@ -12,6 +12,7 @@ Measured on two AVX2 cores (f32, the shipped shape of network), as shares of the
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +36,17 @@ from idm_rt.backends.openvino_sampler import sampler_graph  # noqa: E402 - the s
 _PRECISIONS = {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "int8": ov.Type.f32}
 
 
+@functools.cache
+def the_core() -> ov.Core:
+    """The one OpenVINO core of this process, which is never freed.
+
+    Its CPU plugin gives the thread that opens it a stack for signal handlers and takes it away when it is freed. Of two
+    cores that are freed in the order in which they were opened, the second puts back the stack that the first has
+    unmapped, and the next Ctrl-C is a segmentation fault.
+    """
+    return ov.Core()
+
+
 class OpenVinoBackend(Backend):
     """An ONNX denoiser compiled for this CPU."""
 
@@ -56,7 +68,7 @@ class OpenVinoBackend(Backend):
         """
         self.size = size
         try:
-            core = ov.Core()
+            core = the_core()
             self.precision = precision or best_precision(core)
             shapes = {"x_t": [1, 3, size, size], "y": [1, 3, size, size], "t": [1]}
             self._request: ov.InferRequest | None = _compile(core, model, shapes, threads, self.precision)
@@ -81,8 +93,8 @@ class OpenVinoBackend(Backend):
         out = np.empty(crops.shape, np.float32)
         try:
             if self._whole is None or eps is not self._eps:
-                graph = sampler_graph(self._model, self.size, eps, steps)
-                self._whole, self._eps = _request(ov.Core(), graph, self._threads, self.precision), eps
+                graph = sampler_graph(the_core(), self._model, self.size, eps, steps)
+                self._whole, self._eps = _request(the_core(), graph, self._threads, self.precision), eps
             for i in range(len(crops)):
                 crop = np.ascontiguousarray(crops[i : i + 1])
                 out[i] = self._whole.infer([crop], share_inputs=True, share_outputs=True)[0][0]
@@ -132,7 +144,7 @@ def compile_model(model: bytes, shape: list[int], threads: int | None = None) ->
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # it reads .tflite from files alone
             path = Path(folder, "net.tflite")
             path.write_bytes(model)
-            return _compile(ov.Core(), path, shape, threads, "f32")
+            return _compile(the_core(), path, shape, threads, "f32")
     except (RuntimeError, OSError) as error:
         raise open_failure("openvino", error) from error
 

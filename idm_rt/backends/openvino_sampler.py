@@ -18,10 +18,11 @@ from openvino import opset13 as op
 from idm_rt.diffusion import KAPPA, time_grid
 
 
-def sampler_graph(path: Path, size: int, eps: NDArray[np.float32], steps: int) -> ov.Model:
+def sampler_graph(core: ov.Core, path: Path, size: int, eps: NDArray[np.float32], steps: int) -> ov.Model:
     """The graph of ``idm_rt.diffusion.sample``.
 
     Args:
+        core: reads the file.
         path: ONNX file of the denoiser with inputs x_t, y and t.
         size: S, side of the crop in px.
         eps: (1, 3, S, S) noise.
@@ -35,7 +36,7 @@ def sampler_graph(path: Path, size: int, eps: NDArray[np.float32], steps: int) -
     y = op.subtract(op.multiply(planes, _scalar(1 / 127.5)), _scalar(1.0))
     x0 = y
     for t in time_grid(steps):
-        x0 = _denoised(path, size, _state(x0, y, eps, t), y, t)
+        x0 = _denoised(core, path, size, _state(x0, y, eps, t), y, t)
     change = op.multiply(op.subtract(op.clamp(x0, -1.0, 1.0), y), _scalar(127.5))
     pixels = op.transpose(change, op.constant(np.array([0, 2, 3, 1])))
     return ov.Model([op.result(pixels)], [crop], "sampler")
@@ -54,9 +55,9 @@ def _state(x0: ov.Node, y: ov.Node, eps: NDArray[np.float32], t: float) -> ov.No
     return op.add(mixed, noise)
 
 
-def _denoised(path: Path, size: int, x_t: ov.Node, y: ov.Node, t: float) -> ov.Output:
+def _denoised(core: ov.Core, path: Path, size: int, x_t: ov.Node, y: ov.Node, t: float) -> ov.Output:
     """A copy of the denoiser whose inputs are these."""
-    denoiser = ov.Core().read_model(path)
+    denoiser = core.read_model(path)
     denoiser.reshape({"x_t": [1, 3, size, size], "y": [1, 3, size, size], "t": [1]})
     given = {"x_t": x_t, "y": y, "t": op.constant(np.array([t], np.float32))}
     for port in denoiser.inputs:
