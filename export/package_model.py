@@ -129,6 +129,8 @@ is left clean. `model_int8.onnx`, where there is one, is the same network quanti
 - Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it
   does not invent what a face of under about 60 px across does not show.
 - More steps refine little at this stage of training, and identity hardly improves; the tables say how much.
+- Some of the held-out faces were also looked at during training, to choose settings: faces that nobody has tuned to may
+  read lower.
 - Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
   children and very old people are rare in it.
 - It restores whatever picture it is given and cannot tell a person from a picture of one.
