@@ -37,6 +37,9 @@ def training_parser(prog: str, description: str | None, presets: Mapping[str, Co
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    shape = parser.add_argument_group("shape of the network", "both or none; one number per level, finest first")
+    shape.add_argument("--channels", type=int, nargs="+", metavar="INT")
+    shape.add_argument("--blocks", type=int, nargs="+", metavar="INT")
     settings = parser.add_argument_group("settings", "each overrides the preset's value")
     for name, value in _options(presets["cpu"]).items():
         kind = _flag if isinstance(value, bool) else type(value)
@@ -48,13 +51,19 @@ def resolved_config(args: argparse.Namespace, presets: Mapping[str, ConfigType])
     """The preset with what the command line overrides.
 
     Raises:
-        ConfigError: ``--start-from`` names no file.
+        ConfigError: ``--start-from`` names no file, or the network's shape is none.
     """
     given = {name: getattr(args, name) for name in _options(presets["cpu"]) if getattr(args, name) is not None}
     if args.start_from is not None:
         if not args.start_from.is_file():
             raise ConfigError(f"{args.start_from} is missing; name the checkpoint.pt of another run")
         given["start_from"] = sha256_of(args.start_from)
+    if args.channels or args.blocks:
+        try:
+            shape = DenoiserConfig(channels=tuple(args.channels or ()), blocks=tuple(args.blocks or ()))
+        except ValueError as error:
+            raise ConfigError(f"{error}; give --channels and --blocks one number per level each") from error
+        given["network"] = shape.to_dict()
     return replace(presets[args.preset], **given)
 
 

@@ -62,9 +62,11 @@ class DistillConfig(LoopConfig):
     perceptual_weight: float = 1.0
     perceptual_from: int = 0  # sample at which it sets in
     perceptual_stages: int = 3
+    refinement_gain: float = 1.0  # how much more the perceptual term counts at later steps: they are there for detail
     gan_weight: float = 0.01
     gan_from: int = 36_000
     identity_weight: float = 0.0  # on whole faces, not crops; needs a recogniser
+    identity_share: float = 0.5  # share of the batch whose identity is looked at: the recogniser is slow on a CPU
     idempotence_weight: float = 0.0
     temporal_weight: float = 0.0  # two frames of one face shall be restored alike
     detail_px: int = 112  # side of the crops that the perceptual network and the discriminator see
@@ -159,21 +161,23 @@ class DistillObjective:
             end = sample_posterior(denoiser_of(self.teacher), y[:part], config.teacher_steps)
             terms["endpoint"] = config.endpoint_weight * charbonnier(estimate[:part], end)
         if self.identity is not None and config.identity_weight:
-            terms["identity"] = config.identity_weight * self.identity(estimate[:part], clean[:part]).mean()
+            seen_faces = max(1, round(len(y) * config.identity_share))
+            terms["identity"] = config.identity_weight * self.identity(estimate[:seen_faces], clean[:seen_faces]).mean()
         if config.idempotence_weight:
             terms["idempotence"] = config.idempotence_weight * idempotence(net, estimate[:part], eps[:part])
         if config.temporal_weight and t == 1.0:
             before = denoiser_of(net)(bridge_state(batch[2], batch[2], eps, 1.0)[:part], batch[2][:part], 1.0)
             terms["temporal"] = config.temporal_weight * charbonnier(before.float(), estimate[:part])
-        return {**terms, **self._detail_terms(estimate[:part], clean[:part], y[:part], seen, rng)}
+        gain = config.refinement_gain if index else 1.0
+        return {**terms, **self._detail_terms(estimate[:part], clean[:part], y[:part], seen, gain, rng)}
 
     def _detail_terms(
-        self, estimate: Tensor, clean: Tensor, y: Tensor, seen: int, rng: np.random.Generator
+        self, estimate: Tensor, clean: Tensor, y: Tensor, seen: int, gain: float, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         config, terms = self.config, {}
         detail, truth, degraded = detail_crops([estimate, clean, y], config.detail_px, rng)
         if self.vgg is not None and config.perceptual_weight and seen >= config.perceptual_from:
-            terms["perceptual"] = config.perceptual_weight * self.vgg(detail, truth).mean()
+            terms["perceptual"] = gain * config.perceptual_weight * self.vgg(detail, truth).mean()
         if config.gan_weight and seen >= config.gan_from:
             terms["_critic"] = self._critic_step(detail.detach(), truth, degraded)
             ramp = min(1.0, (seen - config.gan_from) / (0.1 * config.samples))

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values end between about 0.7 and 1.2.
 
-    Newton-Schulz iteration with the quintic of the same source. ``matrix`` is (M, N), not zero.
+    Newton-Schulz iteration with the quintic of the same source. ``matrix`` is (M, N), not zero. It converges in
+    bfloat16 too (the same source); ``dtype`` is what the products are computed in.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).to(dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -32,8 +33,16 @@ class Muon(torch.optim.Optimizer):
     al., "Muon is scalable for LLM training", 2025): Adam's learning rates carry over.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """``dtype``: see ``orthogonalize``."""
         super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override, unused-ignore]
@@ -43,15 +52,14 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     self._update(weight, self.state[weight], group)
 
-    @staticmethod
-    def _update(weight: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update(self, weight: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         gradient = weight.grad
         assert gradient is not None
         velocity = state.setdefault("velocity", torch.zeros_like(weight))
         velocity.lerp_(gradient, 1.0 - group["momentum"])
         nesterov = gradient.lerp(velocity, group["momentum"]).flatten(1)
         scale = 0.2 * max(nesterov.shape) ** 0.5
-        weight.sub_(orthogonalize(nesterov).reshape(weight.shape), alpha=group["lr"] * scale)
+        weight.sub_(orthogonalize(nesterov, dtype=self.dtype).reshape(weight.shape), alpha=group["lr"] * scale)
 
 
 def split_parameters(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

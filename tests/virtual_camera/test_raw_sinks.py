@@ -118,7 +118,7 @@ def test_a_slow_reader_gets_whole_pictures_and_the_newest_ones(fifo: Path) -> No
     end_s = time.monotonic() + 1.5
     while time.monotonic() < end_s:
         start_s = time.monotonic()
-        sink.write(np.full((512, 512, 3), tick % 256, np.uint8), tick, 1)
+        sink.write(np.full((512, 512, 3), divmod(tick, 256)[::-1] + (0,), np.uint8), tick, 1)
         longest_s = max(longest_s, time.monotonic() - start_s)
         tick += 1
         time.sleep(0.005)
@@ -126,11 +126,12 @@ def test_a_slow_reader_gets_whole_pictures_and_the_newest_ones(fifo: Path) -> No
     thread.join()
     sink.close()
     os.close(reader)
-    whole = [np.frombuffer(bytes(got[i : i + length]), np.uint8) for i in range(0, len(got) - length + 1, length)]
+    ends_at = range(length, len(got) + 1, length)
+    whole = [np.frombuffer(bytes(got[end - length : end]), np.uint8).reshape(-1, 3) for end in ends_at]
     assert len(whole) >= 2 and sink.passed_over > 0
-    assert all(len(set(picture.tolist())) == 1 for picture in whole)  # none is torn
-    values = [int(picture[0]) for picture in whole]
-    assert len(set(values)) == len(values)  # and none is shown twice
+    assert all((picture == picture[0]).all() for picture in whole)  # none is torn
+    colours = [tuple(picture[0].tolist()) for picture in whole]
+    assert len(set(colours)) == len(colours)  # and none is shown twice
 
 
 def test_when_the_reader_of_standard_output_goes_the_camera_ends(monkeypatch: pytest.MonkeyPatch) -> None:
