@@ -52,6 +52,7 @@ _PUBLISH = """async ({path, size}) => {
   }
   if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`);
   [etag, location_] = [response.headers.get("ETag"), response.headers.get("Location")];
+  window.session = location_;
   await peer.setRemoteDescription({type: "answer", sdp: await response.text()});
   for (const candidate of waiting) await trickle(candidate);
   return location_;
@@ -83,7 +84,7 @@ _VIEW = """async (path) => {
   const response = await fetch(path, {method: "POST", headers, body: peer.localDescription.sdp});
   if (response.status !== 201) throw new Error(`${response.status}: ${await response.text()}`);
   await peer.setRemoteDescription({type: "answer", sdp: await response.text()});
-  return response.headers.get("Location");
+  return window.session = response.headers.get("Location");
 }"""
 
 _STATS = """async () => {
@@ -184,6 +185,12 @@ def view(context: Any, address: str, room: str) -> Any:
     page.goto(f"{address}/")
     page.evaluate(_VIEW, f"/whep/{room}")
     return page
+
+
+def hang_up(page: Any) -> None:
+    """End a page's session as WHIP and WHEP say (DELETE), and close the page."""
+    page.evaluate("async () => (await fetch(window.session, {method: 'DELETE'})).status")
+    page.close()
 
 
 def viewer_stats(page: Any) -> dict[str, Any]:

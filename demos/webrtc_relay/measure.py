@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from browser import chromium, find_chromium, publish, running_relay, view, viewer_stats, write_camera
+from browser import chromium, find_chromium, hang_up, publish, running_relay, view, viewer_stats, write_camera
 
 from idm_rt.machine import describe_machine, describe_versions
 
@@ -52,8 +52,8 @@ def measure(context: Any, address: str, mode: str, seconds: float, number: int) 
     time.sleep(seconds)
     last, span_s = viewer_stats(viewer), time.monotonic() - began_s
     after, delay = frames_by_outcome(address), relay_delay_ms(address, room)
-    publisher.close()
-    viewer.close()
+    hang_up(viewer)
+    hang_up(publisher)
     return {
         "mode": mode,
         "seconds": round(span_s, 1),
