@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from idm_rt.backends.nvidia import first_gpu
 from idm_rt.backends.peak import Peak, measure_peak
+from idm_rt.bench import Progress
 from idm_rt.config import EnhancerConfig
 from idm_rt.errors import ConfigError
 from idm_rt.golden_crops import golden_crops
@@ -46,13 +47,18 @@ def measure_engine(
     clock: Clock = time.perf_counter,
     open_engine: Callable[[EnhancerConfig], Restorer] | None = None,
     measure: Callable[[str], Peak] = measure_peak,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Open an engine, run it, and return one row of plain values. Times are those of a caller: copies are in them.
+    """Open an engine, run it, and return one row of plain values.
+
+    Times are those of a caller: copies are in them. ``device_ms`` beside them is what the device's events say, None on
+    a CPU; ``device_time_of`` names what lies between those events.
 
     Args:
         clock: monotonic seconds; a test may turn its own.
         open_engine: None = the real one.
         measure: of the machine's peak.
+        progress: see ``idm_rt.enhance_files``.
 
     Raises:
         ModelError, EngineError: it cannot be opened or fails.
@@ -65,7 +71,11 @@ def measure_engine(
         restorer.correction(crops[:1], config.steps)
         first = clock()
         peaks = [measure(restorer.device)]
-        batches = [_measure_batch(restorer, crops, n, options, clock) for n in sorted(options.batches)]
+        sizes = sorted(options.batches)
+        batches = [
+            _measure_batch(restorer, crops, n, options, clock)
+            for n in (progress(sizes, len(sizes), "batch sizes") if progress else sizes)
+        ]
         peaks.append(measure(restorer.device))  # the machine may have been busy during one of the two
         best = max(batch["faces_per_s"] for batch in batches)
         gpu = first_gpu() if restorer.device != "cpu" else None
@@ -78,6 +88,7 @@ def measure_engine(
             "open_s": round(opened - start, 3),  # with the build of a plan, if there was none
             "first_call_s": round(first - opened, 3),
             "batches": batches,
+            "device_time_of": device_clock.covers if (device_clock := restorer.device_clock()) else None,
             "faces_per_s": best,
             "streams_30_fps": streams(batches),
             "peak": _part_of_peak(restorer, peaks, best * config.steps),
@@ -98,17 +109,28 @@ def _measure_batch(
 ) -> dict[str, Any]:
     batch = np.resize(crops, (n, *crops.shape[1:]))  # repeats them
     steps = options.config.steps
+    device_clock = restorer.device_clock()
     for _ in range(3):  # a graph is recorded in the first
         restorer.correction(batch, steps)
-    samples = []
+    if device_clock is not None:
+        device_clock.take_ms()
+    samples, on_device = [], []
     for _ in range(max(10, options.runs // n)):
         start = clock()
         restorer.correction(batch, steps)
         samples.append((clock() - start) * 1000.0)
+        if device_clock is not None and (ms := device_clock.take_ms()) is not None:
+            on_device.append(ms)
     times = summarize_ms(samples)
     spread = float(np.subtract(*np.percentile(samples, [75, 25])))
     faces = 1000.0 * n / times["p50_ms"] if times["p50_ms"] else 0.0
-    return {"batch": n, **times, "spread_ms": round(spread, 3), "faces_per_s": round(faces, 1)}
+    return {
+        "batch": n,
+        **times,
+        "spread_ms": round(spread, 3),
+        "faces_per_s": round(faces, 1),
+        "device_ms": summarize_ms(on_device) if on_device else None,
+    }
 
 
 def streams(batches: list[dict[str, Any]]) -> int:
@@ -161,10 +183,13 @@ def engine_lines(row: Mapping[str, Any]) -> Iterator[str]:
     where = f"{row['device']['name']}, driver {row['device']['driver']}" if row["device"] else row["machine"]["cpu"]
     yield f"{row['model']['name']} on {engine['name']} ({engine['precision']} on {engine['device']}), {where}"
     yield f"opened in {row['open_s']:.2f} s, first call {row['first_call_s']:.2f} s, {row['steps']} step(s)"
-    yield f"{'faces':<8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'faces/s':>10}"
+    covers = row["device_time_of"]
+    head = f"{'faces':<8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'faces/s':>10}"
+    yield head + (f"{'on the device, p50 ms':>24} ({covers})" if covers else "")
     for batch in row["batches"]:
         times = "".join(f"{batch[name]:9.2f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-        yield f"{batch['batch']:<8}{times}{batch['faces_per_s']:10.1f}"
+        device = f"{batch['device_ms']['p50_ms']:24.3f}" if batch["device_ms"] else ""
+        yield f"{batch['batch']:<8}{times}{batch['faces_per_s']:10.1f}{device}"
     yield f"streams of {STREAM_FPS} fps that the engine alone keeps up with: {row['streams_30_fps']}"
     yield (
         f"{peak['network_gflops']:.0f} of {peak['gflops']:.0f} GFLOP/s ({peak['arithmetic']} matrix product): "

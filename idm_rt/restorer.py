@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from idm_rt.backends import Backend, EngineChoice, open_backend
 from idm_rt.backends.base import not_finite
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.diffusion import KAPPA, sample
 from idm_rt.errors import ModelError
 from idm_rt.geometry import ALIGN_TEMPLATE
@@ -135,6 +136,10 @@ class Restorer:
         if steps not in self.manifest.steps:
             offered = ", ".join(map(str, self.manifest.steps))
             raise ValueError(f"steps is {steps!r}; model {self.manifest.name} offers {offered}")
+
+    def device_clock(self) -> DeviceClock | None:
+        """See ``Backend.device_clock``."""
+        return self._backend.device_clock()
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         """Run each batch size once, so that no later call pays for lazy set-up."""

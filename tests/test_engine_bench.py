@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.backends.peak import Peak, measure_peak
 from idm_rt.config import EnhancerConfig
 from idm_rt.engine_bench import EngineBenchOptions, denoiser_flops, engine_lines, measure_engine, streams
 from idm_rt.errors import ConfigError
 from idm_rt.model_manifest import load_manifest
+from idm_rt.restorer import Restorer
 
 
 def test_the_count_of_operations_is_that_of_the_network() -> None:
@@ -42,9 +46,53 @@ def test_a_row_from_a_scripted_clock(tiny_folder: Path) -> None:
     gflops = denoiser_flops(manifest.network, manifest.crop_size) * 400 / 1e9  # two evaluations per face
     assert row["peak"]["network_gflops"] == pytest.approx(gflops, abs=0.06) and row["peak"]["gflops"] == 80.0
     assert row["peak"]["copy_gb_s"] == 9.0 and row["peak"]["fraction"] == pytest.approx(gflops / 80, abs=1e-3)
+    assert row["device_time_of"] is None and all(batch["device_ms"] is None for batch in row["batches"])
     assert row["kind"] == "engine" and row["engine"]["name"] == "openvino" and row["device"] is None
     lines = list(engine_lines(row))
     assert "keeps up with: 6" in lines[-2] and any(line.startswith("2 ") and "200.0" in line for line in lines)
+
+
+class _Event:
+    """Of a device that needs 2.5 ms for everything."""
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end_event: _Event, /) -> float:
+        return 2.5
+
+
+def test_the_times_of_the_device_stand_beside_those_of_the_caller(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = DeviceClock(_Event, "all that the test does")
+
+    def timed(restorer: Restorer, *arguments: Any) -> Any:
+        clock.start()
+        correction = untimed(restorer, *arguments)
+        clock.stop()
+        return correction
+
+    untimed = Restorer.correction
+    monkeypatch.setattr(Restorer, "correction", timed)
+    monkeypatch.setattr(Restorer, "device_clock", lambda restorer: clock)
+    shown: list[int] = []
+
+    def progress(items: Iterable[int], total: int | None, unit: str) -> Iterator[int]:
+        for item in items:
+            shown.append(item)
+            yield item
+
+    options = EngineBenchOptions((1, 2), runs=10, config=EnhancerConfig(model=str(tiny_folder)))
+    row = measure_engine(options, measure=lambda device: Peak(1.0, 1.0, "fp16"), progress=progress)
+    assert row["device_time_of"] == "all that the test does" and shown == [1, 2]
+    for batch in row["batches"]:
+        assert batch["device_ms"]["p50_ms"] == 2.5 and batch["device_ms"]["count"] == batch["count"] == 10
+    lines = list(engine_lines(row))
+    assert any("all that the test does" in line for line in lines) and any(line.endswith(" 2.500") for line in lines)
 
 
 def test_streams_need_every_frame_in_time() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.errors import EngineError
 
 
@@ -60,6 +61,14 @@ class Backend(Protocol):
 
     def on_device(self, steps: int) -> DeviceSampler | None:
         """How the engine does so many steps of a restoration all by itself; None = ``denoise`` for each."""
+        return None
+
+    def device_clock(self) -> DeviceClock | None:
+        """From the first call on, the engine's runs ``on_device`` are timed by the device's events.
+
+        Returns:
+            The clock to read after each run; None on a CPU, and where the engine keeps its stream to itself.
+        """
         return None
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:

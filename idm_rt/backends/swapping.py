@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from idm_rt.backends.base import Backend, DeviceSampler
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.errors import IdmError
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ class SwappingBackend(Backend):
 
     def on_device(self, steps: int) -> DeviceSampler | None:
         return self.current.on_device(steps)
+
+    def device_clock(self) -> DeviceClock | None:
+        return self.current.device_clock()
 
     def warm_up(self, batch_sizes: Iterable[int] = (1,)) -> None:
         self.current.warm_up(batch_sizes)

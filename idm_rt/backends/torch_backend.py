@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from idm_rt.backends.base import Backend, DeviceSampler, check_batch, not_finite, open_failure, run_failure
-from idm_rt.backends.torch_sampler import Capture, TorchSampler, capture_cuda_graph
+from idm_rt.backends.device_clock import DeviceClock
+from idm_rt.backends.torch_sampler import Capture, TorchSampler, capture_cuda_graph, cuda_clock
 from idm_rt.errors import EngineError
 from idm_rt.model_manifest import ModelManifest
 from idm_rt.network import DenoiserNet, load_denoiser
@@ -91,6 +92,12 @@ class TorchBackend(Backend):
 
     def on_device(self, steps: int) -> DeviceSampler | None:
         return self if self._sampler is not None else None
+
+    def device_clock(self) -> DeviceClock | None:
+        if self._sampler is None or self.device == "cpu":
+            return None
+        self._sampler.clock = self._sampler.clock or cuda_clock("copy to the GPU and all steps")
+        return self._sampler.clock
 
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:
         """See ``DeviceSampler.correction``."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.diffusion import Denoiser, sample
 
 Replay = Callable[[], None]
@@ -56,6 +57,11 @@ def capture_cuda_graph(work: Callable[[], None]) -> Replay:
     return graph.replay
 
 
+def cuda_clock(covers: str) -> DeviceClock:
+    """A clock on the stream that torch uses now."""
+    return DeviceClock(lambda: torch.cuda.Event(enable_timing=True), covers)
+
+
 @dataclass(slots=True)
 class _Captured:
     """One recorded batch size and number of steps."""
@@ -77,6 +83,7 @@ class TorchSampler:
         self._eps: Tensor | None = None
         self._graphs: dict[tuple[int, int], _Captured] = {}
         self._staging: Tensor | None = None  # pinned host memory
+        self.clock: DeviceClock | None = None  # times each run when there is one
 
     @torch.inference_mode()
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> tuple[Any, bool]:
@@ -84,11 +91,15 @@ class TorchSampler:
         noise = self._noise(eps)
         on_host = isinstance(crops, np.ndarray)
         given = self._stage(crops) if on_host else crops
+        if self.clock is not None:
+            self.clock.start()
         if self._capture is None or len(crops) > _LARGEST_GRAPH:
             result, finite = correct(self._denoiser, given.to(self._device, non_blocking=True), noise, steps)
         else:
             recorded = self._recorded(given, noise, steps)
             result, finite = recorded.correction, recorded.finite
+        if self.clock is not None:
+            self.clock.stop()
         fine = bool(finite)  # waits for the device
         if on_host:
             return result.cpu().numpy().astype(np.float32), fine

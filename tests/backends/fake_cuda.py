@@ -30,6 +30,7 @@ class FakeCuda:
         self.capture_spoilt = False
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.streams: set[int] = set()
+        self.events: dict[int, int | None] = {}  # number of copies when it was recorded
         self.launches = 0
         self.copies = 0
         self._next = 7
@@ -145,18 +146,23 @@ class FakeCuda:
         return (OK,)
 
     # --- events ---
-    def cudaEventCreate(self) -> tuple[int, SimpleNamespace]:
-        return OK, SimpleNamespace(at=None)
+    def cudaEventCreate(self) -> tuple[int, int]:
+        self._next += 1
+        self.events[self._next] = None
+        return OK, self._next
 
-    def cudaEventRecord(self, event: SimpleNamespace, stream: int) -> tuple[int]:
-        event.at = self.copies
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[int]:
+        assert self.capturing is None and stream in self.streams
+        self.events[event] = self.copies
         return (OK,)
 
-    def cudaEventSynchronize(self, event: SimpleNamespace) -> tuple[int]:
-        return (OK if event.at is not None else INVALID_VALUE,)
+    def cudaEventSynchronize(self, event: int) -> tuple[int]:
+        return (OK if self.events[event] is not None else INVALID_VALUE,)
 
-    def cudaEventElapsedTime(self, start: SimpleNamespace, end: SimpleNamespace) -> tuple[int, float]:
-        return OK, float(end.at - start.at)
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[int, float]:
+        """A copy takes a millisecond here."""
+        return OK, float(self.events[end] - self.events[start])
 
-    def cudaEventDestroy(self, event: SimpleNamespace) -> tuple[int]:
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        del self.events[event]
         return (OK,)

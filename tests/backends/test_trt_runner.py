@@ -43,7 +43,7 @@ def manifest(tiny_folder: Path) -> ModelManifest:
 def cuda() -> Iterator[FakeCuda]:
     fake = FakeCuda()
     yield fake
-    assert not (fake.device or fake.pinned or fake.graphs or fake.streams), "something was not freed"
+    assert not (fake.device or fake.pinned or fake.graphs or fake.streams or fake.events), "something was not freed"
 
 
 @pytest.fixture
@@ -309,12 +309,25 @@ def test_no_gpu_in_words() -> None:
         CudaDevice(FakeCuda(driver=False))
 
 
-def test_times_are_those_of_the_gpu() -> None:
-    cuda = FakeCuda()
-    device = CudaDevice(cuda)
-    address, values = device.allocate(1024), np.ones(8, np.float32)
-    assert device.timed_ms(lambda: [device.upload(address, values) for _ in range(5)] and None) == 5.0
-    device.close()
+def test_runs_are_timed_by_the_events_of_the_gpu(
+    backend: TensorRtBackend, manifest: ModelManifest, crops: np.ndarray, cuda: FakeCuda
+) -> None:
+    """On the stand-in a copy takes a millisecond: one in and two out, for each part of a batch."""
+    restorer = restorer_on(backend, manifest)
+    restorer.correction(crops)
+    assert not cuda.events  # nobody asked
+    clock = restorer.device_clock()
+    assert clock is not None and clock is restorer.device_clock() and clock.covers == "copies both ways and all steps"
+    assert clock.take_ms() is None
+    for _ in range(2):
+        restorer.correction(crops)
+        assert clock.take_ms() == 3.0
+    made = len(cuda.events)
+    many = np.concatenate([crops] * 7)  # 21: a batch of 16 and one of 5
+    restorer.correction(many)  # both graphs are recorded in this call: it is not timed
+    clock.take_ms()
+    restorer.correction(many)
+    assert clock.take_ms() == 6.0 and len(cuda.events) == made + 2  # events are used again
 
 
 def test_a_failed_call_leaves_the_stream_usable() -> None:

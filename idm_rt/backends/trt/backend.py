@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idm_rt.backends.base import Backend, DeviceSampler, check_batch, not_finite, one_line, open_failure, run_failure
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.backends.nvidia import first_gpu
 from idm_rt.backends.trt.building import ensure_plan
 from idm_rt.backends.trt.cuda_api import CudaDevice, CudaError
@@ -73,6 +74,12 @@ class TensorRtBackend(Backend):
 
     def on_device(self, steps: int) -> DeviceSampler | None:
         return self
+
+    def device_clock(self) -> DeviceClock | None:
+        if self._runner is None:
+            return None
+        self._runner.clock = self._runner.clock or DeviceClock(self._cuda.event, "copies both ways and all steps")
+        return self._runner.clock
 
     def correction(self, crops: Any, eps: NDArray[np.float32], steps: int) -> Any:
         """See ``DeviceSampler.correction``."""

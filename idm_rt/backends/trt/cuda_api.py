@@ -22,6 +22,22 @@ class CudaError(RuntimeError):
     """A call of the CUDA run time failed."""
 
 
+class CudaEvent:
+    """A mark on the stream of a ``CudaDevice``, which makes and frees it; a ``DeviceEvent``."""
+
+    def __init__(self, call: Callable[..., Any], handle: Any, stream: Any) -> None:
+        self._call, self._handle, self._stream = call, handle, stream
+
+    def record(self) -> None:
+        self._call("cudaEventRecord", self._handle, self._stream)
+
+    def synchronize(self) -> None:
+        self._call("cudaEventSynchronize", self._handle)
+
+    def elapsed_time(self, end_event: CudaEvent, /) -> float:
+        return float(self._call("cudaEventElapsedTime", self._handle, end_event._handle))
+
+
 class CudaDevice:
     """The first GPU with one stream; owns everything it hands out. Use it from one thread at a time."""
 
@@ -35,6 +51,7 @@ class CudaDevice:
         self._device: list[int] = []
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
+        self._events: list[Any] = []
         try:
             self._call("cudaSetDevice", 0)
             self._stream: Any = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
@@ -107,24 +124,19 @@ class CudaDevice:
         """Run a captured graph, in the order of the stream."""
         self._call("cudaGraphLaunch", graph, self._stream)
 
-    def timed_ms(self, work: Callable[[], None]) -> float:
-        """Duration on the GPU of what ``work`` puts on the stream, by the GPU's own events."""
-        start, end = self._call("cudaEventCreate"), self._call("cudaEventCreate")
-        try:
-            self._call("cudaEventRecord", start, self._stream)
-            work()
-            self._call("cudaEventRecord", end, self._stream)
-            self._call("cudaEventSynchronize", end)
-            return float(self._call("cudaEventElapsedTime", start, end))
-        finally:
-            self._rt.cudaEventDestroy(start)
-            self._rt.cudaEventDestroy(end)
+    def event(self) -> CudaEvent:
+        """A new event, freed by ``close``."""
+        handle = self._call("cudaEventCreate")
+        self._events.append(handle)
+        return CudaEvent(self._call, handle, self._stream)
 
     def close(self) -> None:
         """Free everything; calling it twice is fine. Errors are of no use to anybody any more."""
         if self._stream is None:
             return
         self._rt.cudaStreamSynchronize(self._stream)
+        for event in self._events:
+            self._rt.cudaEventDestroy(event)
         for graph in self._graphs:
             self._rt.cudaGraphExecDestroy(graph)
         for address in self._device:
@@ -133,7 +145,7 @@ class CudaDevice:
             self._rt.cudaFreeHost(address)
         self._rt.cudaStreamDestroy(self._stream)
         self._stream = None
-        self._graphs, self._device, self._pinned = [], [], []
+        self._graphs, self._events, self._device, self._pinned = [], [], [], []
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Call the run time; returns what it returns behind the status."""

@@ -7,13 +7,15 @@ Written against the documented API of TensorRT 10.12 to 11 and TensorRT-RTX 1.7 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from idm_rt.backends.device_clock import DeviceClock
 from idm_rt.backends.trt.cuda_api import CudaDevice, CudaError
 from idm_rt.backends.trt.library import Library, make_logger
 from idm_rt.backends.trt.network import MAX_BATCH, profile_of
@@ -95,6 +97,7 @@ class PlanRunner:
         self._contexts: dict[int, Any] = {}  # by batch size: a captured graph keeps its context's shapes
         self._constants: dict[tuple[float, ...], tuple[int, int]] = {}  # weights and time -> addresses
         self._graphs: dict[tuple[int, int], Any] = {}  # (batch, steps) -> graph; None: could not be captured
+        self.clock: DeviceClock | None = None  # times each run of all steps when there is one
         cuda.synchronize()
 
     def _runtime_config(self, jit: bytes) -> Any:
@@ -142,11 +145,12 @@ class PlanRunner:
         if (n, steps) not in self._graphs:
             self._graphs[n, steps] = self._capture(n, steps)
         else:
-            graph = self._graphs[n, steps]
-            if graph is not None:
-                self._cuda.launch(graph)
-            else:
-                self._enqueue_with_copies(n, steps)
+            with self._timed():
+                graph = self._graphs[n, steps]
+                if graph is not None:
+                    self._cuda.launch(graph)
+                else:
+                    self._enqueue_with_copies(n, steps)
         self._cuda.synchronize()
         return host.host_correction[:n], host.host_level[:n]
 
@@ -160,8 +164,9 @@ class PlanRunner:
         Returns:
             Level (N,); a view that holds until the next call.
         """
-        self._enqueue(n, steps, crops, correction)
-        self._cuda.download(self._buffers.host_level[:n], self._buffers.level)
+        with self._timed():
+            self._enqueue(n, steps, crops, correction)
+            self._cuda.download(self._buffers.host_level[:n], self._buffers.level)
         self._cuda.synchronize()
         return self._buffers.host_level[:n]
 
@@ -183,6 +188,16 @@ class PlanRunner:
         constants, context = self._constant((*_KEPT_STATE, t)), self._context(n)
         self._step(context, constants, crops, (state, x0), self._buffers.correction)
         self._cuda.synchronize()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Bracket what the body puts on the stream with the clock's events; nothing without a clock."""
+        if self.clock is None:
+            yield
+            return
+        self.clock.start()
+        yield
+        self.clock.stop()
 
     def _capture(self, n: int, steps: int) -> Any:
         """Run once (the library puts work off until then), then record the same as a graph."""
