@@ -18,11 +18,14 @@ from export.metrics import denoise_and_sharpen
 from export.validation import denoiser_of
 from idm_rt.diffusion import sample
 from idm_rt.errors import ConfigError
-from idm_rt.model_manifest import MANIFEST_NAME
+from idm_rt.model_files import sha256_of
+from idm_rt.model_manifest import MANIFEST_NAME, load_manifest
+from idm_rt.network import DenoiserNet, load_denoiser
 from idm_rt.restorer import Restorer, open_restorer
 from idm_rt.types import RgbImage
 
 BASELINES = ("bicubic", "opencv", "realesrgan")
+REGRESSOR = "plain regressor"
 Restore = Callable[[RgbImage], np.ndarray]
 
 
@@ -33,6 +36,7 @@ class Contestant:
     name: str
     restore: Restore
     slow: bool = False  # seconds per face: measured on a few faces only
+    version: str = ""  # of a network: SHA-256 of its weights and how it runs
 
 
 def half_size(face: RgbImage) -> np.ndarray:
@@ -98,23 +102,57 @@ def open_baselines(names: list[str]) -> list[Contestant]:
     return [made[name]() for name in BASELINES if name in names]
 
 
-def trained_run(name: str, run: Path) -> Contestant:
-    """The averaged network of a run of ``export.distill``, in torch: one step, without noise if it is a regressor.
-
-    Raises:
-        ConfigError: not a run directory, or no usable checkpoint in it.
-    """
-    net, config, _ = trained_network(run)
+def torch_contestant(name: str, net: DenoiserNet, plain: bool, version: str) -> Contestant:
+    """A network in torch, one step; without noise if it is a plain regressor."""
     size = 256
     noise = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)  # the restorer's own
-    eps = torch.zeros(1, 3, size, size) if config.get("plain") else torch.from_numpy(noise)
+    eps = torch.zeros(1, 3, size, size) if plain else torch.from_numpy(noise)
 
     @torch.no_grad()
     def restore(face: RgbImage) -> np.ndarray:
         restored = sample(denoiser_of(net), to_unit(to_chw(face)[None]), eps, 1)[0]
         return ((restored.clamp(-1, 1) + 1.0) * 127.5).round().byte().permute(1, 2, 0).numpy()
 
-    return Contestant(name if config.get("plain") else f"{name}, steps 1", restore)
+    return Contestant(name if plain else f"{name}, steps 1", restore, version=version)
+
+
+def trained_run(name: str, run: Path) -> Contestant:
+    """The averaged network of a run of ``export.distill``.
+
+    Raises:
+        ConfigError: not a run directory, or no usable checkpoint in it.
+    """
+    net, config, _ = trained_network(run)
+    return torch_contestant(name, net, bool(config.get("plain")), sha256_of(run / "checkpoint.pt"))
+
+
+def packaged_regressor(name: str, folder: Path) -> Contestant:
+    """A packaged regressor, in torch: the engines' sampler would give it noise that it never met.
+
+    Raises:
+        ModelError: the folder is damaged.
+    """
+    manifest = load_manifest(folder)
+    weights = manifest.verified_file("weights")
+    return torch_contestant(name, load_denoiser(weights, dict(manifest.network)), True, sha256_of(weights))
+
+
+def open_regressor(path: Path | None) -> list[Contestant]:
+    """Our plain regressor: the run directory (or its checkpoint.pt) or the model folder of ``distill --plain true``.
+
+    Raises:
+        ConfigError: nothing usable at the path, or a network that was trained with noise.
+    """
+    if path is None:
+        return []
+    folder = path.parent if path.name == "checkpoint.pt" else path
+    if not folder.is_dir():
+        raise ConfigError(f"--regressor {path}: expected a run directory or a model folder, found none")
+    packaged = (folder / MANIFEST_NAME).is_file()
+    config = load_manifest(folder).training.get("config", {}) if packaged else trained_network(folder)[1]
+    if not config.get("plain"):
+        raise ConfigError(f"--regressor {path}: not a plain regressor; train one with: export.distill --plain true")
+    return [packaged_regressor(REGRESSOR, folder) if packaged else trained_run(REGRESSOR, folder)]
 
 
 @contextmanager
@@ -148,4 +186,10 @@ def model_contestants(restorer: Restorer, name: str) -> list[Contestant]:
     def with_steps(steps: int) -> Restore:
         return lambda face: restorer.restore(face[None], steps)[0]
 
-    return [Contestant(f"{name}, steps {n}", with_steps(n)) for n in restorer.manifest.steps]
+    version = model_version(restorer)
+    return [Contestant(f"{name}, steps {n}", with_steps(n), version=version) for n in restorer.manifest.steps]
+
+
+def model_version(restorer: Restorer) -> str:
+    """What decides a model's pictures."""
+    return f"{restorer.manifest.files['onnx'].sha256} {restorer.engine} {restorer.precision}"

@@ -157,8 +157,13 @@ def training_loader(
     )
 
 
+def evaluation_pair(record: FaceRecord, canvas: Tensor, level: str) -> FacePair:
+    """A face of a fixed set: the same faults and codecs every time, by a seed of its own."""
+    seed = int.from_bytes(hashlib.sha256(f"{level}:{record.photo}".encode()).digest()[:8], "little")
+    return degrade(canvas.numpy(), LEVELS[level], np.random.default_rng(seed), augment=False)
+
+
 def evaluation_pairs(faces: FaceSet, level: str, limit: int | None = None) -> Iterator[tuple[FaceRecord, FacePair]]:
-    """A fixed set: the same faces, faults and codecs every time; each face is degraded by its own seed."""
+    """A fixed set; see ``evaluation_pair``."""
     for record, canvas in list(zip(faces.records, faces.canvases, strict=True))[:limit]:
-        seed = int.from_bytes(hashlib.sha256(f"{level}:{record.photo}".encode()).digest()[:8], "little")
-        yield record, degrade(canvas.numpy(), LEVELS[level], np.random.default_rng(seed), augment=False)
+        yield record, evaluation_pair(record, canvas, level)

@@ -8,6 +8,10 @@ from export.tables import Table
 
 Means = dict[str, dict[str, float]]
 
+# measures that not every report has: key, heading, digits
+EXTRA = (("frechet", "Frechet", 1), ("brisque", "BRISQUE", 1), ("lpips", "LPIPS", 3), ("dists", "DISTS", 3),
+         ("musiq", "MUSIQ", 1))  # fmt: skip
+
 
 def evaluation_tables(report: dict[str, Any]) -> list[Table]:
     """Every table of a report of ``export.evaluate``."""
@@ -27,16 +31,17 @@ def evaluation_tables(report: dict[str, Any]) -> list[Table]:
 def contestant_table(caption: str, means: Means, truth: dict[str, float] | None = None) -> Table:
     """One row per contestant; distances also as a share of the input's."""
     base = means["input"]
-    extra = [(key, label) for key, label in (("frechet", "Frechet"), ("brisque", "BRISQUE")) if key in base]
-    header = ["", "PSNR, dB", "SSIM", "vgg-hed", "of input", "identity", "of input", *(label for _, label in extra)]
+    extra = [(key, label, digits) for key, label, digits in EXTRA if key in base]
+    header = ["", "PSNR, dB", "SSIM", "vgg-hed", "of input", "identity", "of input", *(label for _, label, _ in extra)]
     rows = []
     for name, m in means.items():
         shares = [m[key] / base[key] if base[key] else 1.0 for key in ("vgg_hed", "identity")]
         cells = [name, f"{m['psnr_db']:.2f}", f"{m['ssim']:.3f}"]
         cells += [f"{m['vgg_hed']:.3f}", f"{shares[0]:.2f}", f"{m['identity']:.3f}", f"{shares[1]:.2f}"]
-        rows.append(cells + [f"{m[key]:.1f}" if key in m else "" for key, _ in extra])
+        rows.append(cells + [f"{m[key]:.{digits}f}" if key in m else "" for key, _, digits in extra])
     if truth and extra:
-        rows.append(["truth", *[""] * 6, *(f"{truth[key]:.1f}" if key in truth else "" for key, _ in extra)])
+        own = [f"{truth[key]:.{digits}f}" if key in truth else "" for key, _, digits in extra]
+        rows.append(["truth", *[""] * 6, *own])
     return Table(caption, header, rows)
 
 
@@ -63,8 +68,10 @@ def clean_table(clean: Means) -> Table:
 
 
 def title(report: dict[str, Any]) -> str:
-    """Which model, and where it ran."""
-    return f"Model `{report['model']}` {report['version']}, engine {report['engine']}."
+    """Which model, where it ran, and what could not be measured."""
+    head = f"Model `{report['model']}` {report['version']}, engine {report['engine']}."
+    absent = "; ".join(f"{name} ({reason})" for name, reason in report.get("absent", {}).items())
+    return f"{head} Not measured: {absent}." if absent else head
 
 
 def markdown(report: dict[str, Any]) -> str:

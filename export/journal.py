@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
+from export.runs import differing_keys
 from idm_rt.errors import ConfigError
 
 
@@ -26,7 +27,10 @@ class Journal:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
         wanted = json.dumps(settings, sort_keys=True, default=str)
         if lines and lines[0] != wanted:
-            raise ConfigError(f"{path} belongs to a run with other settings; use another folder, or delete this one")
+            differing = ", ".join(differing_keys(json.loads(lines[0]), json.loads(wanted)))
+            raise ConfigError(
+                f"{path} belongs to a run with other settings ({differing}); use another folder, or delete this one"
+            )
         self.done: dict[str, Any] = dict(json.loads(line) for line in lines[1:])
         whole = "".join(line + "\n" for line in [wanted, *lines[1:]])
         path.write_text(whole, encoding="utf-8")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from export.brisque import Brisque
 from export.dataset import to_chw, to_unit
 from export.frechet import MobileNetFeatures, frechet_distance
+from export.learned_measures import LearnedMeasure, open_learned
 from export.losses import VggHed
-from export.metrics import DlibIdentity, psnr, ssim
+from export.metrics import DLIB_FILES, DlibIdentity, psnr, ssim
+from idm_rt.model_files import sha256_of
 from idm_rt.types import RgbImage
 
 log = logging.getLogger(__name__)
@@ -31,24 +35,35 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """The measuring networks; the last two are optional."""
+    """The measuring networks; those with a default are optional."""
 
     vgg: VggHed
     identity: DlibIdentity
     mobilenet: MobileNetFeatures | None = None
     brisque: Brisque | None = None
+    learned: tuple[LearnedMeasure, ...] = ()
+    absent: dict[str, str] = field(default_factory=dict)  # what was wanted and is not there -> why
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that is measured."""
+        optional = {"frechet": self.mobilenet, "brisque": self.brisque}
+        present = [name for name, network in optional.items() if network is not None]
+        return ["psnr_db", "ssim", "vgg_hed", "identity", *present, *(measure.name for measure in self.learned)]
 
     @torch.no_grad()
     def of_all(self, pictures: dict[str, RgbImage], truth: RgbImage) -> dict[str, Measured]:
         """Every figure of every picture against the truth by the picture's name, and of the "truth" itself."""
         features, embedding = self.vgg.features(as_batch(truth)), self.identity.embed(truth)
-        out = {"truth": Measured(self._alone(truth), self._features(truth))}
+        alone = {m.name: m.value(truth, truth) for m in self.learned if m.alone}
+        out = {"truth": Measured({**self._alone(truth), **alone}, self._features(truth))}
         for name, picture in pictures.items():
             figures = {
                 "psnr_db": psnr(picture, truth),
                 "ssim": ssim(picture, truth),
                 "vgg_hed": float(self.vgg.distance(self.vgg.features(as_batch(picture)), features)),
                 "identity": float(np.linalg.norm(self.identity.embed(picture) - embedding)),
+                **{measure.name: measure.value(picture, truth) for measure in self.learned},
             }
             out[name] = Measured({**figures, **self._alone(picture)}, self._features(picture))
         return out
@@ -61,22 +76,35 @@ class Measures:
         return None if self.mobilenet is None else self.mobilenet.embed(picture)
 
 
-def open_measures(weights: Path) -> Measures:
-    """The networks in a folder; MobileNetV2 and BRISQUE are left out, and named in the log, where it lacks them.
+def open_measures(weights: Path, learned: Sequence[str] = ()) -> Measures:
+    """The networks in a folder, and those of ``learned`` (see ``export.learned_measures``) that can be had.
+
+    MobileNetV2, BRISQUE and learned measures that are not there are named in the log and left out.
 
     Raises:
         ModelError: VGG16-HED or dlib's files are missing, or a file is damaged.
     """
     mobilenet, brisque = weights / MOBILENET_FILE, weights / BRISQUE_FILE
-    for file in (mobilenet, brisque):
-        if not file.is_file():
-            log.warning("%s is missing: its measure is left out", file)
+    files = {"frechet": mobilenet, "brisque": brisque}
+    opened, absent = open_learned(learned)
+    absent = {**{name: f"{file} is missing" for name, file in files.items() if not file.is_file()}, **absent}
+    for name, reason in absent.items():
+        log.warning("%s is left out: %s", name, reason)
     return Measures(
         VggHed(weights / VGG_FILE),
         DlibIdentity(weights),
         MobileNetFeatures(mobilenet) if mobilenet.is_file() else None,
         Brisque(brisque) if brisque.is_file() else None,
+        opened,
+        absent,
     )
+
+
+def weights_version(weights: Path) -> str:
+    """SHA-256 over the measuring networks' files that are there."""
+    names = (VGG_FILE, *DLIB_FILES, MOBILENET_FILE, BRISQUE_FILE)
+    found = {name: sha256_of(weights / name) for name in names if (weights / name).is_file()}
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def as_batch(picture: RgbImage) -> torch.Tensor:

@@ -10,6 +10,8 @@ import numpy as np
 from idm_rt.errors import ModelError
 from idm_rt.types import RgbImage
 
+DLIB_FILES = ("shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat")
+
 
 def psnr(a: RgbImage, b: RgbImage) -> float:
     """Peak signal-to-noise ratio, dB; 99 for equal pictures."""
@@ -42,7 +44,7 @@ class DlibIdentity:
             import dlib
         except ImportError as error:
             raise ModelError("the identity measure needs dlib; type: pip install dlib-bin") from error
-        files = [folder / "shape_predictor_5_face_landmarks.dat", folder / "dlib_face_recognition_resnet_model_v1.dat"]
+        files = [folder / name for name in DLIB_FILES]
         for file in files:
             if not file.is_file():
                 raise ModelError(f"{file} is missing; it comes with the PyPI package face-recognition-models")

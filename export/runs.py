@@ -51,7 +51,7 @@ class RunDirectory:
         known = path / "config.json"
         config = json.loads(json.dumps(config, default=str))
         if known.is_file():
-            differing = _differing_keys(json.loads(known.read_text()), config)
+            differing = differing_keys(json.loads(known.read_text()), config)
             if differing:
                 raise ConfigError(
                     f"{path} holds a run with other settings ({', '.join(differing)}); use another directory"
@@ -73,7 +73,8 @@ class RunDirectory:
         return [json.loads(line) for line in lines]
 
 
-def _differing_keys(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differing_keys(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of the settings that two configurations do not share."""
     return sorted(key for key in known.keys() | wanted.keys() if known.get(key) != wanted.get(key))
 
 

@@ -6,10 +6,7 @@ import importlib.util
 import json
 import os
 import re
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,13 +14,12 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from export import baselines, evaluate
+from export import baselines
 from export.evaluation_tables import markdown
 from export.frechet import MobileNetFeatures, frechet_distance
-from export.losses import VggHed
-from export.measures import Measured, Measures, open_measures, summary
+from export.measures import Measured, open_measures, summary
 from export.metrics import psnr
-from export.prepare import FaceRecord, write_lines
+from export.package_model import package
 from export.tables import Picture, Table, html_page
 from idm_rt.errors import ConfigError, ModelError
 
@@ -33,21 +29,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def face():
     return cv2.resize(astronaut()[20:190, 140:310], (256, 256), interpolation=cv2.INTER_CUBIC)
-
-
-@pytest.fixture(scope="module")
-def mobilenet_file(tmp_path_factory):
-    """The real architecture with random weights, saved as torchvision saves it."""
-    torch.manual_seed(0)
-    net = MobileNetFeatures.__new__(MobileNetFeatures)
-    path = tmp_path_factory.mktemp("net") / "net.pth"
-    original, MobileNetFeatures._load = MobileNetFeatures._load, lambda self, weights: None
-    try:
-        net.__init__(path)
-    finally:
-        MobileNetFeatures._load = original
-    torch.save({**net.state_dict(), "classifier.1.bias": torch.zeros(1000)}, path)
-    return path
 
 
 def test_the_distance_of_sets_is_that_of_their_gaussians():
@@ -163,73 +144,36 @@ def test_the_shipped_report_of_an_earlier_version_is_still_shown():
     assert "| idm-face-256, steps 1 |" in text and "(f(f(x)), f(x))" in text
 
 
-class PlainIdentity:
-    """A stand-in for dlib's network: the mean colour."""
-
-    def embed(self, face):
-        return face.mean((0, 1)) / 255.0
-
-
-class Sharpener:
-    """A stand-in for an opened model."""
-
-    manifest = SimpleNamespace(name="tiny", version="1", steps=(1, 2), files={"onnx": SimpleNamespace(sha256="0" * 64)})
-    engine, precision = "numpy", "f64"
-
-    def restore(self, crops, steps=1):
-        soft = np.stack([cv2.GaussianBlur(x, (0, 0), 2) for x in crops])
-        return np.clip(crops + 0.2 * steps * (crops.astype(float) - soft) + 0.5, 0, 255).astype(np.uint8)
-
-
-@pytest.mark.slow
-def test_a_whole_evaluation(tmp_path, monkeypatch, mobilenet_file):
-    from safetensors.torch import save_file
-
-    from export.losses import VGG_STAGES
-
-    canvas = cv2.resize(astronaut()[0:256, 96:352], (384, 384), interpolation=cv2.INTER_CUBIC)
-    records = []
-    for index in range(3):
-        name = f"{index}.png"
-        cv2.imwrite(str(tmp_path / name), np.roll(canvas, 4 * index, axis=1)[..., ::-1])
-        records.append(FaceRecord(name, name, f"source{index % 2}", name, "val", "public domain", 256, 0, 20))
-    write_lines(tmp_path / "faces.jsonl", (asdict(record) for record in records))
-    state, channels = {}, 3
-    for name in (name for names in VGG_STAGES for name in names):
-        state[f"{name}.weight"], state[f"{name}.bias"] = torch.randn(4, channels, 3, 3) * 0.3, torch.zeros(4)
-        channels = 4
-    save_file(state, tmp_path / "vgg.safetensors")
-    measures = Measures(VggHed(tmp_path / "vgg.safetensors"), PlainIdentity(), MobileNetFeatures(mobilenet_file))
-    slow = baselines.Contestant("slow one", baselines.bicubic, slow=True)
-
-    @contextmanager
-    def opened(model, engine):
-        yield Sharpener()
-
-    monkeypatch.setattr(evaluate, "open_measures", lambda weights: measures)
-    monkeypatch.setattr(evaluate, "open_restorer", opened)
-    monkeypatch.setattr(evaluate, "open_baselines", lambda names: [baselines.open_baselines(["bicubic"])[0], slow])
-    out = tmp_path / "out"
-    arguments = [str(tmp_path), str(tmp_path), str(out), "--levels", "call-hard", "bfr", "--baseline-limit", "2"]
-    assert evaluate.main(arguments) == 0
-    report = json.loads((out / "evaluation.json").read_text())
-    level = report["levels"]["call-hard"]
-    assert list(level["mean"]) == ["input", "bicubic", "tiny, steps 1", "tiny, steps 2"]
-    assert {"psnr_db", "ssim", "vgg_hed", "identity", "frechet"} == set(level["mean"]["input"])
-    assert level["faces_per_source"] == {"source0": 2, "source1": 1} and level["few"]["faces"] == 2
-    assert "slow one" in level["few"]["mean"] and set(report["clean"]) == {"steps 1", "steps 2"}
-    assert report["clean"]["steps 1"]["psnr_db"] > report["clean"]["steps 2"]["psnr_db"] > 20.0
-    assert cv2.imread(str(out / "sheet-bfr.png")).shape == (3 * 256, 6 * 256, 3)
-    page = (out / "evaluation.html").read_text()
-    assert page.count("data:image/png") == 2 and "slow one" in page and "by source" in page
-    assert (out / "evaluation.md").read_text() == markdown(report)
-
-
 def test_missing_optional_networks_are_named_and_left_out(tmp_path, monkeypatch, caplog):
     from export import measures
 
     monkeypatch.setattr(measures, "VggHed", lambda path: None)
-    monkeypatch.setattr(measures, "DlibIdentity", lambda folder: PlainIdentity())
+    monkeypatch.setattr(measures, "DlibIdentity", lambda folder: None)
     opened = open_measures(tmp_path)
-    assert opened.mobilenet is None and opened.brisque is None
+    assert opened.mobilenet is None and opened.brisque is None and set(opened.absent) == {"frechet", "brisque"}
     assert "mobilenet_v2-b0353104.pth is missing" in caplog.text and "svm.txt is missing" in caplog.text
+
+
+def test_the_plain_regressor_is_taken_from_its_run_or_its_package(face, held_out, tmp_path):
+    from idm_rt.network import DenoiserConfig, DenoiserNet
+
+    run = tmp_path / "run"
+    run.mkdir()
+    shape = DenoiserConfig(channels=(16,), blocks=(1,))
+    torch.manual_seed(0)
+    net = DenoiserNet(shape)
+    torch.save({"net": {}, "ema": net.state_dict(), "seen": 1, "inherited": 0}, run / "checkpoint.pt")
+    (run / "config.json").write_text(json.dumps({"network": shape.to_dict(), "plain": False}))
+    with pytest.raises(ConfigError, match="not a plain regressor"):
+        baselines.open_regressor(run)
+    (run / "config.json").write_text(json.dumps({"network": shape.to_dict(), "plain": True}))
+    package(run, held_out, tmp_path / "packed", "1", None)
+    for path in (run, run / "checkpoint.pt", tmp_path / "packed"):
+        (regressor,) = baselines.open_regressor(path)
+        assert regressor.name == "plain regressor" and len(regressor.version) == 64
+        assert (
+            psnr(regressor.restore(face), face) > 50.0
+        )  # fresh: gives its state back, which without noise is the face
+    assert baselines.open_regressor(None) == []
+    with pytest.raises(ConfigError, match="expected a run directory or a model folder"):
+        baselines.open_regressor(tmp_path / "nothing")
