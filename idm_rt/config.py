@@ -11,6 +11,7 @@ from idm_rt.errors import ConfigError
 
 STEPS = (1, 2, 4)
 ENGINES = ("auto", "openvino", "onnxruntime", "torch", "tensorrt", "tensorrt-rtx")
+PRECISIONS = ("auto", "f32", "bf16", "fp16", "int8")  # of the network's arithmetic; no engine has all
 DEFAULT_MODEL = "idm-face-256"
 
 
@@ -21,6 +22,7 @@ class EnhancerConfig:
     steps: int = 1  # diffusion steps per face and frame: 1, 2 or 4
     strength: float = 1.0  # 0 returns the input bit for bit, 1 shows the whole correction
     engine: str = "auto"  # one of ENGINES
+    precision: str = "auto"  # one of PRECISIONS; auto = what the engine is best with on this machine
     require_gpu: bool = False  # fail where the engine would run on the CPU, rather than fall back
     model: str | None = None  # name under engines/models or a folder with a model.json; None = DEFAULT_MODEL
     max_faces: int = 4  # faces restored per frame; the largest win
@@ -36,6 +38,8 @@ class EnhancerConfig:
             raise ConfigError(f"strength is {self.strength!r}; choose a number from 0 to 1")
         if self.engine not in ENGINES:
             raise ConfigError(f"engine is {self.engine!r}; choose one of {', '.join(ENGINES)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
         if not 1 <= self.max_faces <= 32:
             raise ConfigError(f"max_faces is {self.max_faces!r}; choose a whole number from 1 to 32")
         if self.min_face_px < 0:

@@ -151,7 +151,10 @@ def check_engine() -> tuple[Check, list[dict[str, Any]]]:
     for engine in engines:
         engine["chosen"] = engine["name"] == restorer.engine
         engine["reason"] = restorer.reason if engine["chosen"] else passed_over.get(engine["name"], engine["reason"])
-    found = f"auto takes {restorer.engine} ({restorer.precision} on {restorer.device}): {restorer.reason}"
+    found = (
+        f"auto takes {restorer.engine} ({restorer.precision} on {restorer.device}): {restorer.reason}; "
+        f"{restorer.precision}: {restorer.precision_reason}"
+    )
     return Check("engine", True, found), engines
 
 

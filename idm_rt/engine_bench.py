@@ -101,7 +101,7 @@ def measure_engine(
 
 
 def _open(config: EnhancerConfig) -> Restorer:
-    return open_restorer(config.model, config.engine, config.threads, config.require_gpu)
+    return open_restorer(config.model, config.engine, config.threads, config.require_gpu, config.precision)
 
 
 def _measure_batch(
@@ -182,6 +182,7 @@ def engine_lines(row: Mapping[str, Any]) -> Iterator[str]:
     engine, peak = row["engine"], row["peak"]
     where = f"{row['device']['name']}, driver {row['device']['driver']}" if row["device"] else row["machine"]["cpu"]
     yield f"{row['model']['name']} on {engine['name']} ({engine['precision']} on {engine['device']}), {where}"
+    yield f"{engine['precision']}: {engine['precision_reason']}"
     yield f"opened in {row['open_s']:.2f} s, first call {row['first_call_s']:.2f} s, {row['steps']} step(s)"
     covers = row["device_time_of"]
     head = f"{'faces':<8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'faces/s':>10}"

@@ -43,6 +43,7 @@ def check_engine_output(
     batch: int = 1,
     steps: tuple[int, ...] | None = None,
     require_gpu: bool = False,
+    precision: str = "auto",
 ) -> list[EngineCheck]:
     """Restore the golden crops on an engine and on the reference.
 
@@ -52,6 +53,7 @@ def check_engine_output(
         batch: faces per call; the golden crops are repeated or cut to whole batches.
         steps: numbers of diffusion steps; None = all that the model offers.
         require_gpu: fail where the engine would run on the CPU.
+        precision: one of ``idm_rt.config.PRECISIONS``.
 
     Raises:
         EngineError: the engine cannot be opened or fails.
@@ -61,20 +63,20 @@ def check_engine_output(
     crops = golden_crops(manifest.crop_size)
     crops = np.resize(crops, (max(batch, len(crops)), *crops.shape[1:]))  # repeats them
     numbers = steps or manifest.steps
-    with Restorer(open_backend(engine, manifest, require_gpu=require_gpu), manifest) as restorer:
+    with Restorer(open_backend(engine, manifest, precision=precision, require_gpu=require_gpu), manifest) as restorer:
         found = {n: _in_batches(restorer, crops, n, batch) for n in numbers}
-        name, precision, device = restorer.engine, restorer.precision, restorer.device
-    tolerance = manifest.tolerance.get(f"{precision}_db")
+        name, found_in, device = restorer.engine, restorer.precision, restorer.device
+    tolerance = manifest.tolerance.get(f"{found_in}_db")
     if tolerance is None:
         raise ModelError(
-            f"model {manifest.name!r} names no tolerance for {precision}, only {', '.join(manifest.tolerance)}; "
+            f"model {manifest.name!r} names no tolerance for {found_in}, only {', '.join(manifest.tolerance)}; "
             "export it again"
         )
     reference = _REFERENCES.get(name, "onnxruntime")
     with Restorer(open_backend(reference, manifest, precision="f32"), manifest) as restorer:
         expected = {n: _in_batches(restorer, crops, n, batch) for n in numbers}
     return [
-        EngineCheck(name, precision, device, reference, batch, n, *_error(found[n], expected[n]), tolerance)
+        EngineCheck(name, found_in, device, reference, batch, n, *_error(found[n], expected[n]), tolerance)
         for n in numbers
     ]
 

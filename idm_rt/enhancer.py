@@ -59,7 +59,7 @@ def restorer_for(config: EnhancerConfig) -> Restorer:
     Raises:
         ConfigError: the model was not trained for so many steps.
     """
-    restorer = open_restorer(config.model, config.engine, config.threads, config.require_gpu)
+    restorer = open_restorer(config.model, config.engine, config.threads, config.require_gpu, config.precision)
     offered = restorer.manifest.steps
     if config.steps not in offered:
         restorer.close()

@@ -62,6 +62,7 @@ def describe_restorer(restorer: Restorer) -> dict[str, Any]:
         "engine": {
             "name": restorer.engine,
             "precision": restorer.precision,
+            "precision_reason": restorer.precision_reason,
             "device": restorer.device,
             "reason": restorer.reason,
             "passed_over": [{"name": name, "reason": reason} for name, reason in restorer.passed_over],
@@ -98,6 +99,7 @@ def summarize(report: Mapping[str, Any]) -> str:
 def engine_line(restorer: Restorer) -> str:
     """Which engine runs, why, and what was passed over."""
     line = f"engine {restorer.engine} ({restorer.precision} on {restorer.device}): {restorer.reason}"
+    line += f"; {restorer.precision}: {restorer.precision_reason}"
     passed = ", ".join(name for name, _ in restorer.passed_over)
     return line + (f"; passed over: {passed} (idm-rt doctor says why)" if passed else "")
 

@@ -55,8 +55,13 @@ class Restorer:
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the engine: "f32", "bf16" or "fp16"."""
+        """Arithmetic of the engine: "f32", "bf16", "fp16" or "int8"."""
         return self._backend.precision
+
+    @property
+    def precision_reason(self) -> str:
+        """Why this arithmetic, in words."""
+        return self._backend.precision_reason
 
     @property
     def device(self) -> str:
@@ -189,7 +194,11 @@ def check_compatible(manifest: ModelManifest) -> None:
 
 
 def open_restorer(
-    model: str | Path | None = None, engine: str = "auto", threads: int | None = None, require_gpu: bool = False
+    model: str | Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    require_gpu: bool = False,
+    precision: str = "auto",
 ) -> Restorer:
     """Open a restorer model on an engine.
 
@@ -198,6 +207,7 @@ def open_restorer(
         engine: one of ``idm_rt.config.ENGINES``; "auto" takes the fastest that works here and says which and why.
         threads: inference threads on the CPU; None = every CPU this process may use.
         require_gpu: fail where the engine would run on the CPU.
+        precision: one of ``idm_rt.config.PRECISIONS``; "auto" takes what the engine is best with and says why.
 
     Raises:
         ModelError: unknown, missing or corrupt model.
@@ -205,6 +215,6 @@ def open_restorer(
     """
     manifest = find_model(model)
     check_compatible(manifest)
-    restorer = Restorer(open_backend(engine, manifest, threads, require_gpu=require_gpu), manifest)
+    restorer = Restorer(open_backend(engine, manifest, threads, precision, require_gpu), manifest)
     logger.info("model %s on %s (%s): %s", manifest.name, restorer.engine, restorer.precision, restorer.reason)
     return restorer

@@ -44,7 +44,8 @@ class Backend(Protocol):
     """
 
     name: str  # as in idm_rt.config.ENGINES
-    precision: str  # of the arithmetic: "f32", "bf16" or "fp16"
+    precision: str  # of the arithmetic: "f32", "bf16", "fp16" or "int8"
+    precision_reason: str = "the only one that this engine has"  # why this precision
     device: str  # "cpu", "cuda:0"
     size: int  # S, side of the crop in px
 

@@ -30,6 +30,7 @@ class _Engine:
     install: str  # what to type to get it
     module: str  # file below idm_rt.backends with the function that opens a model
     distribution: str  # name of the package in its metadata
+    precisions: tuple[str, ...]  # that it has, on some machine
     file: str = "onnx"  # kind of the model's file that it loads
     needs_gpu: bool = False  # of no use without an NVIDIA GPU
     auto_needs_gpu: bool = False  # ``auto`` takes it only with an NVIDIA GPU
@@ -40,20 +41,32 @@ class _Engine:
 # In the order in which ``auto`` tries them: fastest first.
 _ENGINES = (
     _Engine(
-        *("tensorrt", "tensorrt", "pip install 'idm-rt[tensorrt]'", "trt.backend", "tensorrt", "onnx_fp16"),
+        *("tensorrt", "tensorrt", "pip install 'idm-rt[tensorrt]'", "trt.backend", "tensorrt"),
+        *(("fp16",), "onnx_fp16"),
         needs_gpu=True,
         opener="open_tensorrt",
         compiled=True,
     ),
     _Engine(
-        *("tensorrt-rtx", "tensorrt_rtx", "pip install 'idm-rt[rtx]'", "trt.backend", "tensorrt-rtx-cu13", "onnx_fp16"),
+        *("tensorrt-rtx", "tensorrt_rtx", "pip install 'idm-rt[rtx]'", "trt.backend", "tensorrt-rtx-cu13"),
+        *(("fp16",), "onnx_fp16"),
         needs_gpu=True,
         opener="open_tensorrt_rtx",
         compiled=True,
     ),
-    _Engine("torch", "torch", "pip install 'idm-rt[train]'", "torch_backend", "torch", "weights", auto_needs_gpu=True),
-    _Engine("openvino", "openvino", "pip install --force-reinstall idm-rt", "openvino_backend", "openvino"),
-    _Engine("onnxruntime", "onnxruntime", "pip install --force-reinstall idm-rt", "onnxruntime_backend", "onnxruntime"),
+    _Engine(
+        *("torch", "torch", "pip install 'idm-rt[train]'", "torch_backend", "torch"),
+        *(("f32", "fp16"), "weights"),
+        auto_needs_gpu=True,
+    ),
+    _Engine(
+        *("openvino", "openvino", "pip install --force-reinstall idm-rt", "openvino_backend", "openvino"),
+        ("f32", "bf16", "int8"),
+    ),
+    _Engine(
+        *("onnxruntime", "onnxruntime", "pip install --force-reinstall idm-rt", "onnxruntime_backend", "onnxruntime"),
+        ("f32",),
+    ),
 )
 
 
@@ -101,7 +114,8 @@ def open_backend(
         engine: one of ``idm_rt.config.ENGINES``.
         manifest: the model.
         threads: inference threads on the CPU; None = every CPU this process may use.
-        precision: "f32", "bf16" or "fp16" where the engine has it; None = the engine's best on this machine.
+        precision: one of ``idm_rt.config.PRECISIONS`` that the engine has; None or "auto" = the engine's best on this
+            machine, which says why in ``Backend.precision_reason``.
         require_gpu: an engine that would run on the CPU is not taken.
 
     Raises:
@@ -113,12 +127,14 @@ def open_backend(
         raise ValueError(f"threads must be 1 or more, or None, found {threads}")
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    precision = None if precision == "auto" else precision
     if engine == "auto":
         return _open_first(manifest, threads, precision, require_gpu)
     found = next(e for e in _ENGINES if e.name == engine)
     status = _probe(found, gpu=cuda_device_count() > 0)
     if not status.available:
         raise EngineError(f"engine {engine} is not available: {status.reason}; or choose --engine auto")
+    _check_precision(found, precision)
     backend = _load(found)(manifest, threads, precision)
     if require_gpu and backend.device == "cpu":
         backend.close()
@@ -133,6 +149,7 @@ def _open_first(manifest: ModelManifest, threads: int | None, precision: str | N
     for engine in _ENGINES:
         status = _probe(engine, gpu=cuda_device_count() > 0)
         try:
+            _check_precision(engine, precision)
             if _must_be_built(engine, status, manifest):
                 if to_build is not None:
                     raise _Unwanted(f"it has no plan yet; {to_build.name} is built first")
@@ -160,6 +177,12 @@ def _open_first(manifest: ModelManifest, threads: int | None, precision: str | N
 
 class _Unwanted(EngineError):
     """Passed over though nothing is wrong with it."""
+
+
+def _check_precision(engine: _Engine, precision: str | None) -> None:
+    if precision is not None and precision not in engine.precisions:
+        offered = ", ".join(engine.precisions)
+        raise _Unwanted(f"engine {engine.name} has no precision {precision!r}; choose {offered}, or another engine")
 
 
 def _must_be_built(engine: _Engine, status: EngineStatus, manifest: ModelManifest) -> bool:

@@ -46,6 +46,10 @@ class SwappingBackend(Backend):
         return self.current.precision
 
     @property
+    def precision_reason(self) -> str:  # type: ignore[override]
+        return self.current.precision_reason
+
+    @property
     def device(self) -> str:  # type: ignore[override]
         return self.current.device
 

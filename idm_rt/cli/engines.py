@@ -85,7 +85,7 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
             f"steps is {options.steps}; model {manifest.name} offers {', '.join(map(str, manifest.steps))}"
         )
     steps = (options.steps,) if options.steps is not None else None
-    checks = check_engine_output(options.engine, manifest, options.batch, steps, options.require_gpu)
+    checks = check_engine_output(options.engine, manifest, options.batch, steps, options.require_gpu, options.precision)
     for check in checks:
         console.say(_line(check))
     bad = [check for check in checks if not check.ok]

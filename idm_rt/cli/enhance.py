@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def configure(options: argparse.Namespace, *, temporal: bool) -> EnhancerConfig:
     """The options of the pipeline; an option the command does not have keeps its default."""
-    names = ("steps", "strength", "engine", "model", "max_faces", "threads", "landmarker", "require_gpu")
+    names = ("steps", "strength", "engine", "precision", "model", "max_faces", "threads", "landmarker", "require_gpu")
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return EnhancerConfig(**given, temporal=temporal)
 

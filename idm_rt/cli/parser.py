@@ -11,7 +11,7 @@ import idm_rt
 from idm_rt.cli.camera_options import add_arguments as add_camera_arguments
 from idm_rt.cli.output import PROGRAM, one_line
 from idm_rt.cli.relay_options import add_relay_arguments, add_token_arguments
-from idm_rt.config import DEFAULT_MODEL, ENGINES, STEPS, EnhancerConfig
+from idm_rt.config import DEFAULT_MODEL, ENGINES, PRECISIONS, STEPS, EnhancerConfig
 
 _DEFAULTS = EnhancerConfig()
 
@@ -96,6 +96,7 @@ def _add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         help="diffusion steps per face: more refine more and cost more (default: %(default)s)",
     )
     _add_engine(parser)
+    _add_precision(parser)
     _add_require_gpu(parser)
     parser.add_argument("--model", metavar="NAME", help=f"a model's name or folder (default: {DEFAULT_MODEL})")
     parser.add_argument(
@@ -163,6 +164,8 @@ def _add_engines(commands: Any) -> None:
             )
             action.add_argument("--steps", type=int, choices=STEPS, help="diffusion steps (default: all of the model)")
             _add_require_gpu(action)
+        if name == "verify":
+            _add_precision(action)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +175,17 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULTS.engine,
         metavar="NAME",
         help=f"what runs the network: {', '.join(ENGINES)} (default: %(default)s, the fastest that works here)",
+    )
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=_DEFAULTS.precision,
+        metavar="NAME",
+        help=f"arithmetic of the network: {', '.join(PRECISIONS)}; openvino has f32, int8 and, on CPUs that do it, "
+        "bf16; torch f32 and fp16; onnxruntime f32; tensorrt fp16 (default: %(default)s, the engine's best here)",
     )
 
 

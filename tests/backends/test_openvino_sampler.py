@@ -68,11 +68,49 @@ def test_other_noise_gives_another_graph(backend: OpenVinoBackend, eps: np.ndarr
     np.testing.assert_array_equal(sampler.correction(face_crops[:1], eps, 1), first)
 
 
-def test_several_steps_and_bf16_go_step_by_step(tiny_folder: Path, backend: OpenVinoBackend) -> None:
+def test_several_steps_go_step_by_step(backend: OpenVinoBackend) -> None:
     assert backend.on_device(2) is None and backend.on_device(4) is None
+
+
+@pytest.mark.skipif(not openvino_backend.has_bf16(openvino_backend.the_core()), reason="this CPU has no bf16")
+def test_the_graph_in_bf16_is_within_the_tolerance(
+    tiny_folder: Path, backend: OpenVinoBackend, eps: np.ndarray, face_crops: np.ndarray
+) -> None:
     manifest = find_model(tiny_folder)
+    wanted = by_numpy(backend, face_crops, eps, 1)
     with OpenVinoBackend(manifest.verified_file("onnx"), manifest.crop_size, threads=1, precision="bf16") as half:
-        assert half.on_device(1) is None
+        error = half.correction(face_crops, eps, 1) - wanted
+    assert np.abs(error).max() > 0  # it is another arithmetic
+    assert 10 * np.log10(255.0**2 / np.mean(error**2)) >= manifest.tolerance["bf16_db"]
+
+
+@pytest.mark.parametrize(
+    ("bf16", "features", "has_int8", "chosen"),
+    [
+        (True, ["avx512_bf16", "amx_bf16"], True, "bf16"),
+        (True, ["avx512_bf16", "amx_bf16"], False, "bf16"),
+        (True, ["avx512_bf16"], True, "int8"),
+        (True, ["avx512_bf16"], False, "bf16"),
+        (False, ["avx2"], True, "int8"),
+        (False, ["amx_bf16"], False, "f32"),  # OpenVINO does not use it
+    ],
+)
+def test_the_precision_that_is_taken(bf16: bool, features: list[str], has_int8: bool, chosen: str) -> None:
+    precision, reason = openvino_backend.best_precision(bf16, features, has_int8)
+    assert precision == chosen and reason
+
+
+def test_the_reason_of_the_precision_is_named(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_backend, "has_bf16", lambda core: False)
+    manifest = find_model(tiny_folder)
+    with openvino_backend.open_model(manifest) as opened:
+        assert (opened.precision, opened.precision_reason[:20]) == ("f32", "this CPU has no bf16")
+    with openvino_backend.open_model(manifest, precision="f32") as opened:
+        assert opened.precision_reason == "asked for"
+    with pytest.raises(EngineError, match="this CPU does not compute bf16.*choose f32 or int8"):
+        openvino_backend.open_model(manifest, precision="bf16")
+    with pytest.raises(EngineError, match="'tiny' comes without an int8 file; choose f32 or bf16"):
+        openvino_backend.open_model(manifest, precision="int8")
 
 
 def test_a_closed_backend_is_a_bug_and_nan_an_error(tiny_folder: Path, eps: np.ndarray, face_crops: np.ndarray) -> None:

@@ -70,6 +70,29 @@ def test_auto_without_a_gpu_takes_openvino_and_says_why(
     assert [r.levelname for r in caplog.records] == ["INFO"] * 3  # nothing is lost: no warning
 
 
+@pytest.mark.parametrize("precision", ["auto", "f32"])
+def test_a_precision_for_whatever_engine_is_taken(precision: str, manifest: ModelManifest) -> None:
+    choice = open_backend("auto", manifest, precision=precision)
+    with choice.backend:
+        assert choice.backend.name == "openvino" and choice.backend.precision_reason
+        assert (choice.backend.precision_reason == "asked for") == (precision == "f32")
+
+
+def test_an_engine_without_the_precision_is_passed_over_in_silence(
+    manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selection, "cuda_device_count", lambda: 1)
+    choice = open_backend("auto", manifest, precision="f32")
+    choice.backend.close()
+    passed = dict(choice.passed_over)
+    assert "has no precision 'f32'; choose fp16" in passed["tensorrt"] + passed["tensorrt-rtx"]
+    assert not [r for r in caplog.records if "precision" in r.message and r.levelno >= logging.WARNING]
+    with pytest.raises(EngineError, match="onnxruntime has no precision 'int8'; choose f32, or another engine"):
+        open_backend("onnxruntime", manifest, precision="int8")
+    with pytest.raises(EngineError, match=r"no engine works here.*onnxruntime has no precision 'fp8'"):
+        open_backend("auto", manifest, precision="fp8")
+
+
 def test_auto_falls_back_to_onnxruntime_with_a_warning(
     manifest: ModelManifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
