@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from export import evaluate_video
+from export import evaluate_clip, evaluate_video, video_tables
 from export.codecs import CODECS, at_bitrate, round_trip
 from export.metrics import psnr
 from export.temporal_metrics import (
@@ -24,6 +25,7 @@ from export.temporal_metrics import (
     seen_masks,
     warping_error,
 )
+from idm_rt.landmarks import LEFT_EYE, LEFT_MOUTH_CORNER, NOSE_TIP, RIGHT_EYE, RIGHT_MOUTH_CORNER
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,15 +108,21 @@ def test_more_bits_lose_less(name):
 
 def test_the_table_gives_the_warping_error_over_the_truths():
     videos = {"truth": {"warping_error": 1.0, "psnr_db": 99.0}, "input": {"warping_error": 1.5, "psnr_db": 30.0}}
-    table = evaluate_video.video_table("c:", videos)
+    table = video_tables.video_table("c:", videos)
     assert table.header == ["", "warping error over truth's", "face PSNR, dB"]
     assert table.rows == [["truth", "+0.000", "99.00"], ["input", "+0.500", "30.00"]]
     clips = [{"videos": {"input": {"a": 1.0, "b": None}}}, {"videos": {"input": {"a": 3.0, "b": 4.0}}}]
-    assert evaluate_video.mean_figures(clips) == {"input": {"a": 2.0, "b": 4.0}}
+    assert video_tables.mean_figures(clips) == {"input": {"a": 2.0, "b": 4.0}}
 
 
-@pytest.mark.slow
-def test_the_sample_call_through_the_command(tmp_path):
+def test_gains_are_shares_of_what_goes_beyond_the_truth():
+    names = {"truth": (1.0, 0.0), "input": (1.5, 2.0), "per frame": (2.0, 1.6), "pipeline": (1.4, 0.8)}
+    mean = {name: {"warping_error": a, "still_flicker": b} for name, (a, b) in names.items()}
+    assert video_tables.gains(mean).rows == [["per frame", "-60%", "-50%"], ["input", "-20%", "-60%"]]
+
+
+@pytest.fixture
+def landmarker():
     from idm_rt.errors import ModelError
     from idm_rt.model_store import find_landmarker
 
@@ -122,18 +130,79 @@ def test_the_sample_call_through_the_command(tmp_path):
         find_landmarker()
     except ModelError:
         pytest.skip("no face landmarker here: fetch it with idm-rt models fetch")
-    clip, out = ROOT / "demos/sample/astronaut_call.mp4", tmp_path / "out"
-    few = ["--frames", "6", "--still-frames", "6", "--height", "240", "--kbps", "150"]
-    assert evaluate_video.main([str(clip), "--out", str(out), *few]) == 0
+
+
+FEW = ["--frames", "6", "--still-frames", "6", "--height", "240", "--kbps", "150", "--threads", "1"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_clips_through_the_command_which_goes_on_when_killed(tmp_path, landmarker, monkeypatch, capsys):
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copyfile(ROOT / "demos/sample/astronaut_call.mp4", clips / name)
+    command = [str(clips), "--out", str(out), *FEW]
+    seen, measure = [], evaluate_video.evaluate_clip
+
+    def dies_at_the_second(path, *rest):
+        seen.append(path.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return measure(path, *rest)
+
+    monkeypatch.setattr(evaluate_video, "evaluate_clip", dies_at_the_second)
+    assert evaluate_video.main(command) == 130 and not (out / "video.json").exists()
+    assert evaluate_video.main([*command, "--kbps", "90"]) == 1
+    assert "journal.jsonl belongs to a run with other settings (kbps)" in capsys.readouterr().err
+    assert evaluate_video.main(command) == 0 and seen == ["a.mp4", "b.mp4", "b.mp4"]
     report = json.loads((out / "video.json").read_text())
-    figures = report["clips"]["astronaut_call"]["videos"]
+    figures = report["clips"]["a"]["videos"]
     assert list(figures) == ["truth", "input", "per frame", "pipeline"]
     assert figures["truth"]["still_flicker"] == 0.0 < figures["input"]["still_flicker"]
     assert figures["pipeline"]["still_flicker"] < 1.5 * figures["per frame"]["still_flicker"]
     assert report["mean"]["input"] == figures["input"] and report["codec"] == "vp8"
     page = (out / "video.html").read_text()
-    assert "data:image/png" in page and "http" not in page
+    assert page.count("data:image/png") == 2 and "http" not in page and "flicker of a still" in page
     assert "| pipeline |" in (out / "video.md").read_text()
+
+
+def test_a_dry_run_names_the_clips(tmp_path, capsys):
+    (tmp_path / "b.webm").touch()
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "notes.txt").touch()
+    assert evaluate_video.main([str(tmp_path), "--out", str(tmp_path / "out"), "--threads", "1", "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [Path(name).name for name in plan["clips"]] == ["a.mp4", "b.webm"] and plan["settings"]["kbps"] == 250.0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["nothing.mp4", "."])
+def test_what_holds_no_video_is_refused(tmp_path, name):
+    with pytest.raises(evaluate_video.ConfigError, match="no video and no folder of videos"):
+        evaluate_video.clip_files([tmp_path / name])
+
+
+def test_the_networks_look_at_blur(moving):
+    """Identity and vgg-hed of frames against the truth's, with stand-ins that can be worked out."""
+
+    class Colours:
+        def embed(self, face):
+            return face.mean((0, 1)) / 255.0
+
+    class Contrast:
+        def features(self, picture):
+            return picture.std()
+
+        def distance(self, a, b):
+            return abs(a - b)
+
+    place = np.zeros((478, 2))
+    place[list(LEFT_EYE)], place[list(RIGHT_EYE)], place[NOSE_TIP] = (60.0, 60.0), (100.0, 60.0), (80.0, 80.0)
+    place[LEFT_MOUTH_CORNER], place[RIGHT_MOUTH_CORNER] = (66.0, 96.0), (94.0, 96.0)
+    videos = {"truth": moving, "input": [cv2.GaussianBlur(f, (0, 0), 3) for f in moving]}
+    looks = evaluate_clip.looked_at(videos, [place] * 6, evaluate_clip.Networks(Colours(), Contrast()), 3)
+    assert looks["truth"]["vgg_hed"] == looks["truth"]["identity"] == 0.0 < looks["input"]["vgg_hed"]
+    assert looks["input"]["identity"] < 0.05
 
 
 def test_a_clip_without_a_face_is_named(tmp_path, capsys, monkeypatch):
@@ -147,9 +216,8 @@ def test_a_clip_without_a_face_is_named(tmp_path, capsys, monkeypatch):
             frame = av.VideoFrame.from_ndarray(np.full((128, 128, 3), 90, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    monkeypatch.setattr(evaluate_video, "open_restorer", lambda *a: (_ for _ in ()).throw(AssertionError("opened")))
-    monkeypatch.setattr(evaluate_video, "find_landmarks", lambda frames: [None] * len(frames))
+    monkeypatch.setattr(evaluate_clip, "find_landmarks", lambda frames: [None] * len(frames))
     with pytest.raises(evaluate_video.ConfigError, match=r"grey.mp4: found 4 frames, and a face in the first"):
-        evaluate_video.evaluate_clip(clip, None, None, evaluate_video.VideoOptions())
+        evaluate_clip.evaluate_clip(clip, None, None, evaluate_clip.VideoOptions())
     assert evaluate_video.main([str(clip), str(clip), "--out", str(tmp_path)]) == 1
     assert "same name" in capsys.readouterr().err
