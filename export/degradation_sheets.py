@@ -7,6 +7,7 @@ time, those of ``export.evaluate``.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from pathlib import Path
 
@@ -69,10 +70,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=12, help="faces, spread over all sources")
     parser.add_argument("--columns", type=int, default=6)
     parser.add_argument("--levels", nargs="+", choices=sorted(LEVELS), default=sorted(LEVELS))
+    parser.add_argument("--dry-run", action="store_true", help="say which faces would be degraded and stop")
     args = parser.parse_args(argv)
 
     def action() -> None:
-        write_sheets(spread_faces(load_faces(args.faces, args.split), args.count), args.out, args.levels, args.columns)
+        faces = spread_faces(load_faces(args.faces, args.split), args.count)
+        if args.dry_run:
+            print(json.dumps({"levels": args.levels, "faces": [record.file for record in faces.records]}, indent=2))
+            return
+        write_sheets(faces, args.out, args.levels, args.columns)
 
     return run_command(action)
 

@@ -108,10 +108,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--network", type=json.loads, default={}, help="DenoiserConfig as JSON (default: the default)")
     parser.add_argument("--precision", choices=("f32", "fp16"), default="f32")
+    parser.add_argument("--dry-run", action="store_true", help="read the weights, say what would be written and stop")
     args = parser.parse_args(argv)
 
     def action() -> None:
-        decibels = export_onnx(load_denoiser(args.weights, args.network), args.out, args.precision)
+        net = load_denoiser(args.weights, args.network)
+        if args.dry_run:
+            plan = {"out": str(args.out), "precision": args.precision, "opset": OPSET}
+            print(json.dumps({**plan, "network": net.config.to_dict()}, indent=2))
+            return
+        decibels = export_onnx(net, args.out, args.precision)
         logging.getLogger(__name__).info("%s: %.1f dB against torch", args.out, decibels)
 
     return run_command(action)

@@ -30,6 +30,14 @@ LICENCE = "Apache-2.0"
 TOLERANCE = {"f32_db": 60.0, "bf16_db": 45.0, "fp16_db": 50.0}
 
 
+def plan(run: Path, faces: Path, out: Path, version: str) -> dict[str, Any]:
+    """What would be packaged."""
+    net, config, seen = trained_network(run)
+    size = {"parameters": sum(p.numel() for p in net.parameters()), "network": net.config.to_dict()}
+    learnt = {"samples_seen": seen, "plain": bool(config.get("plain")), "faces": len(read_records(faces))}
+    return {"out": str(out), "name": out.name, "version": version, **size, **learnt}
+
+
 def file_entry(path: Path) -> dict[str, Any]:
     """A file's line in the manifest."""
     data = path.read_bytes()
@@ -168,7 +176,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="for instance engines/models/idm-face-256")
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--evaluation", type=Path, help="evaluation.json to put into the card")
+    parser.add_argument("--dry-run", action="store_true", help="read run and faces, say what would be written and stop")
     args = parser.parse_args(argv)
+    if args.dry_run:
+        return run_command(lambda: print(json.dumps(plan(args.run, args.faces, args.out, args.version), indent=2)))
     return run_command(lambda: package(args.run, args.faces, args.out, args.version, args.evaluation))
 
 

@@ -181,6 +181,12 @@ def prepare(photos: Path, out: Path, options: PrepareOptions) -> list[FaceRecord
     return records
 
 
+def plan(photos: Path, options: PrepareOptions) -> dict[str, Any]:
+    """What ``prepare`` would read, and its filters."""
+    rows = photo_table(photos)
+    return {"photos": len(rows), "splits": Counter(row["split"] for row in rows), **asdict(options)}
+
+
 def write_lines(path: Path, rows: Iterator[dict]) -> None:
     """JSON lines, atomically."""
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -226,8 +232,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--min-photo-px", type=float, default=defaults.min_photo_px)
     parser.add_argument("--max-yaw-deg", type=float, default=defaults.max_yaw_deg)
     parser.add_argument("--min-sharpness", type=float, default=defaults.min_sharpness)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and stop")
     args = parser.parse_args(argv)
     options = PrepareOptions(args.min_photo_px, args.max_yaw_deg, args.min_sharpness)
+    if args.dry_run:
+        return run_command(lambda: print(json.dumps(plan(args.photos, options), indent=2)))
     return run_command(lambda: prepare(args.photos, args.out, options))
 
 

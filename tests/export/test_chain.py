@@ -70,7 +70,12 @@ def weights(tmp_path_factory, vgg_file):
     return folder
 
 
-def test_photos_become_a_model_that_an_engine_runs(photos, weights, tmp_path, monkeypatch):
+def test_photos_become_a_model_that_an_engine_runs(photos, weights, tmp_path, monkeypatch, capsys):
+    def dry(command, *arguments):
+        capsys.readouterr()
+        assert command.main([*arguments, "--dry-run"]) == 0
+        return json.loads(capsys.readouterr().out)
+
     try:
         find_landmarker()
     except ModelError:
@@ -80,6 +85,7 @@ def test_photos_become_a_model_that_an_engine_runs(photos, weights, tmp_path, mo
         str(tmp_path / name) for name in ("faces", "faces-1", "teacher", "run", "tiny-model", "report")
     )
     recogniser = ["--recogniser", str(weights / "net.json")]
+    assert dry(prepare, str(photos), faces)["splits"] == {"train": 7, "val": 1} and not Path(faces).exists()
     assert prepare.main([str(photos), faces]) == 0
     lines = Path(faces, "skipped.jsonl").read_text().splitlines()
     skipped = {row["photo"]: row["reason"] for row in map(json.loads, lines)}
@@ -98,6 +104,7 @@ def test_photos_become_a_model_that_an_engine_runs(photos, weights, tmp_path, mo
     row = RunDirectory(Path(run), json.loads(Path(run, "config.json").read_text())).stats()[-1]
     assert row["seen"] == 16 and {"pixel", "endpoint", "identity", "perceptual", "gan"} <= row.keys()
 
+    assert dry(package_model, run, better, model)["samples_seen"] == 16 and not Path(model).exists()
     assert package_model.main([run, better, model]) == 0
     engine = ["--engine", "onnxruntime", "--levels", "call-medium", "--regressor", run]
     assert evaluate.main([better, str(weights), out, "--model", model, *engine]) == 1  # the run is no regressor
@@ -108,6 +115,8 @@ def test_photos_become_a_model_that_an_engine_runs(photos, weights, tmp_path, mo
 
     network = json.dumps(json.loads(Path(model, "model.json").read_text())["network"])
     again = tmp_path / "again.onnx"
+    plan = dry(export_onnx, f"{model}/model.safetensors", str(again), "--network", network)
+    assert plan["opset"] == 20 and not again.exists()
     assert export_onnx.main([f"{model}/model.safetensors", str(again), "--network", network]) == 0
     assert again.read_bytes() == Path(model, "model.onnx").read_bytes()
     crops = np.stack([pair.degraded for _, pair in evaluation_pairs(load_faces(Path(better), "val"), "call-medium")])
