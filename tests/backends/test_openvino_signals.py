@@ -9,7 +9,7 @@ from pathlib import Path
 from idm_rt.model_store import find_model
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from idm_rt.backends.openvino_backend import OpenVinoBackend
 
@@ -18,6 +18,7 @@ while engines:
     engines.pop(0).close()
 try:
     os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)  # any thread may get the signal; Python acts on it in this one, a moment later
 except KeyboardInterrupt:
     print("interrupted")
 """
