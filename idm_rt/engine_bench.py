@@ -45,7 +45,7 @@ def measure_engine(
     options: EngineBenchOptions,
     *,
     clock: Clock = time.perf_counter,
-    open_engine: Callable[[EnhancerConfig], Restorer] | None = None,
+    opener: Callable[[EnhancerConfig], Restorer] | None = None,
     measure: Callable[[str], Peak] = measure_peak,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def measure_engine(
 
     Args:
         clock: monotonic seconds; a test may turn its own.
-        open_engine: None = the real one.
+        opener: None = ``open_engine``.
         measure: of the machine's peak.
         progress: see ``idm_rt.enhance_files``.
 
@@ -65,7 +65,7 @@ def measure_engine(
     """
     config = options.config
     start = clock()
-    with (open_engine or _open)(config) as restorer:
+    with (opener or open_engine)(config) as restorer:
         opened = clock()
         crops = golden_crops(restorer.size)
         restorer.correction(crops[:1], config.steps)
@@ -100,7 +100,8 @@ def measure_engine(
         }
 
 
-def _open(config: EnhancerConfig) -> Restorer:
+def open_engine(config: EnhancerConfig) -> Restorer:
+    """The restorer of a configuration; raises as ``open_restorer`` does."""
     return open_restorer(config.model, config.engine, config.threads, config.require_gpu, config.precision)
 
 

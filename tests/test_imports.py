@@ -26,12 +26,12 @@ LAYERS: list[list[set[str]]] = [
         {"model_files", "model_manifest", "model_store", "model_download"},
     ],
     [{"backends"}],
-    [{"tracking"}, {"restorer"}, {"blending"}, {"compositing"}],
+    [{"tracking"}, {"restorer"}, {"blending"}, {"compositing"}, {"peers"}],
     [{"pipeline", "enhancer"}],
     [{"worker", "engine_thread", "delivery", "governor", "live_records", "frame_interval"}, {"media"}],
     [
         {"before_after", "sample_clip", "enhance_files", "report", "bench", "bench_frames", "doctor"}
-        | {"golden_crops", "engine_check", "engine_bench"},
+        | {"golden_crops", "engine_check", "engine_bench", "peer_bench"},
     ]
     + [{"webrtc"}, {"virtual_camera"}],
     [{"relay"}],
@@ -47,7 +47,10 @@ DOORS = {
     "cuda": [],  # by name, in backends/trt/cuda_api.py
     "onnx": ["backends/trt/step_graph.py"],
     "filelock": ["backends/trt/plan_store.py"],
-    "torch": ["network.py", "backends/"],
+    "torch": ["network.py", "backends/", "peers/networks.py"],
+    "ncnn": ["peers/realesrgan.py"],
+    "spandrel": [],  # both by name, in peers/networks.py
+    "spandrel_extra_arches": [],
     "safetensors": ["network.py", "backends/"],
     "av": ["media/", "webrtc/", "doctor.py"],
     "PIL": ["media/", "before_after.py"],

@@ -218,8 +218,18 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--faces", type=_whole_number(1, 32), default=1, metavar="N", help="repeat the clip N times in the frame"
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--network", action="store_true", help="the engine alone: faces per second for 1 to 32 faces a call, streams"
+    )
+    what.add_argument(
+        "--peers",
+        action="store_true",
+        help="one face through the networks that people use instead (GFPGAN, CodeFormer, RestoreFormer, Real-ESRGAN) "
+        "and through ours, on the same device; needs pip install 'idm-rt[peers]'; some minutes on a CPU",
+    )
+    parser.add_argument(
+        "--peer-runs", type=_whole_number(1), default=3, metavar="N", help="timed runs of each (default: %(default)s)"
     )
     _add_pipeline_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result; - prints it")
