@@ -33,7 +33,12 @@ def training_parser(prog: str, description: str | None, presets: Mapping[str, Co
     parser.add_argument("run", type=Path, help="run directory, new or to be resumed")
     parser.add_argument("--preset", choices=sorted(presets), default="cpu")
     parser.add_argument("--vgg", type=Path, help="VGG16-HED weights (safetensors) for the perceptual loss")
-    parser.add_argument("--start-from", type=Path, metavar="CHECKPOINT", help="begin with another run's networks")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FILE",
+        help="begin with the networks of another run's checkpoint.pt or of a packaged model.safetensors",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
@@ -56,7 +61,7 @@ def resolved_config(args: argparse.Namespace, presets: Mapping[str, ConfigType])
     given = {name: getattr(args, name) for name in _options(presets["cpu"]) if getattr(args, name) is not None}
     if args.start_from is not None:
         if not args.start_from.is_file():
-            raise ConfigError(f"{args.start_from} is missing; name the checkpoint.pt of another run")
+            raise ConfigError(f"{args.start_from} is missing; name a checkpoint.pt or model.safetensors")
         given["start_from"] = sha256_of(args.start_from)
     if args.channels or args.blocks:
         try:

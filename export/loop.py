@@ -5,6 +5,7 @@ What is learnt is an ``Objective``'s business. A killed run goes on where its la
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -84,6 +85,31 @@ def averaging(config: LoopConfig, seen: int, step: int) -> float:
     return float(0.5 ** (step / min(config.ema_samples, 0.25 * seen + step)))
 
 
+def checkpoint_state(path: Path) -> dict[str, Any]:
+    """A run's checkpoint.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return load_checkpoint(path, "name the checkpoint.pt of another run")
+
+
+def packaged_state(weights: Path) -> dict[str, Any]:
+    """The same of a packaged model, whose manifest lies beside its weights.
+
+    Raises:
+        ConfigError: either cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        seen = json.loads((weights.parent / "model.json").read_text())["training"]["samples_seen"]
+        return {"ema": load_file(weights), "inherited": int(seen), "seen": 0}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{weights} is no packaged model ({error}); name its model.safetensors") from error
+
+
 class Loop:
     """State of a run: network, averaged network, optimisers, the objective's parts, and how far it got."""
 
@@ -141,13 +167,16 @@ class Loop:
             if "cuda_rng" in state and self.ranks.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"])
 
-    def start_from(self, checkpoint: Path) -> None:
+    def start_from(self, origin: Path) -> None:
         """Begin with another run's averaged network and, where the shapes agree, its objective's modules.
 
+        Args:
+            origin: a run's checkpoint, or the weights (.safetensors) of a packaged model.
+
         Raises:
-            ConfigError: the checkpoint cannot be read or holds another network.
+            ConfigError: it cannot be read or holds another network.
         """
-        state = load_checkpoint(checkpoint, "name the checkpoint.pt of another run")
+        state = packaged_state(origin) if origin.suffix == ".safetensors" else checkpoint_state(origin)
         try:
             self.net.load_state_dict(state["ema"])
             self.ema.load_state_dict(state["ema"])
@@ -155,7 +184,7 @@ class Loop:
                 if isinstance(part, nn.Module) and name in state:
                     part.load_state_dict(state[name])
         except RuntimeError as error:
-            raise ConfigError(f"{checkpoint} holds another network ({error}); start from scratch") from error
+            raise ConfigError(f"{origin} holds another network ({error}); start from scratch") from error
         self.inherited = state["inherited"] + state["seen"]
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -61,6 +61,10 @@ def test_a_tiny_run_lowers_the_loss_packages_and_runs_in_an_engine(faces, tmp_pa
     assert (run / "sheet-0000064.png").is_file()
     assert package_main([str(run), str(faces), str(model)]) == 0
     assert "64 faces seen" in (model / "MODEL_CARD.md").read_text()
+    again = tmp_path / "again"
+    start = ["--start-from", str(model / "model.safetensors")]
+    assert distill.main(command(faces, again, "--samples", "4", "--seed", "2", *start)) == 0
+    assert torch.load(again / "checkpoint.pt", weights_only=True)["inherited"] == 64
     with open_restorer(model, "onnxruntime") as restorer:
         crops = np.stack([pair.degraded for _, pair in evaluation_pairs(load_faces(faces, "val"), "call-medium")])
         assert restorer.restore(crops, 2).shape == crops.shape
@@ -108,12 +112,23 @@ def test_a_start_that_is_no_checkpoint_is_refused(faces, tmp_path, capsys):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     assert distill.main(command(faces, tmp_path / "run", "--start-from", str(tmp_path / "bad.pt"))) == 1
     assert "bad.pt is damaged or no checkpoint" in capsys.readouterr().err
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    assert distill.main(command(faces, tmp_path / "other", "--start-from", str(tmp_path / "bad.safetensors"))) == 1
+    assert "bad.safetensors is no packaged model" in capsys.readouterr().err
 
 
 def test_dry_run_prints_the_resolved_configuration(faces, tmp_path, capsys):
     assert distill.main(command(faces, tmp_path / "none", "--dry-run", "--samples", "7")) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 7
     assert not (tmp_path / "none").exists()
+
+
+def test_the_networks_shape_is_a_setting_and_must_be_whole(faces, tmp_path, capsys):
+    shape = ["--channels", "16", "32", "--blocks", "1", "2"]
+    assert distill.main(command(faces, tmp_path / "run", "--dry-run", *shape)) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["channels"] == [16, 32]
+    assert distill.main(command(faces, tmp_path / "run", "--dry-run", *shape[:3])) == 1
+    assert "give --channels and --blocks one number per level each" in capsys.readouterr().err
 
 
 def test_a_run_of_other_settings_is_refused(faces, tmp_path, capsys):
