@@ -9,6 +9,17 @@ import pytest
 from tiny_model import SIZE, write_tiny_model
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures that tests measured (``record_property``); reports quote them."""
+    reports = [report for report in terminalreporter.getreports("passed") if report.user_properties]
+    if reports:
+        terminalreporter.section("figures")
+    for report in reports:
+        terminalreporter.line(
+            f"{report.nodeid}: {', '.join(f'{name} {value}' for name, value in report.user_properties)}"
+        )
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small model with random weights, exported as a shipped one is. Read only: copy it to change it."""

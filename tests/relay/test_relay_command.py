@@ -52,7 +52,7 @@ def running(tmp_path: Path, *arguments: object) -> Iterator[tuple[subprocess.Pop
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_closes_all_peers_within_three_seconds(
-    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property
 ) -> None:
     use_loopback(monkeypatch)
 
@@ -76,6 +76,7 @@ def test_a_signal_closes_all_peers_within_three_seconds(
     with running(tmp_path) as (process, address, log):
         seconds = asyncio.run(run(address, process))
         assert process.returncode == 0, log.read_text()
+        record_property("exit after s", round(seconds, 2))
         assert seconds < 3.0
         assert '"event": "session ended"' in log.read_text() and "Traceback" not in log.read_text()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -221,7 +222,7 @@ def test_a_peer_that_leaves_is_noticed_at_once() -> None:
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])
-def test_an_engine_killed_in_mid_call_shows_the_original_and_comes_back(fault: str) -> None:
+def test_an_engine_killed_in_mid_call_shows_the_original_and_comes_back(fault: str, record_property) -> None:
     made: list[Whitener] = []
 
     def open_enhancer() -> Whitener:
@@ -241,17 +242,25 @@ def test_an_engine_killed_in_mid_call_shows_the_original_and_comes_back(fault: s
             else:
                 victim.hang = True
             await read_until(track, lambda frame: not is_white(frame))
-            assert time.monotonic() - struck_s < 1.0 + 2.0  # a second, and room for a busy machine
+            original_s = time.monotonic() - struck_s
+            assert original_s < 1.0 + 2.0  # a second, and room for a busy machine
             await read_until(track, is_white, 40)
-            assert time.monotonic() - struck_s < 10.0 + 10.0
+            restored_s = time.monotonic() - struck_s
+            assert restored_s < 10.0 + 10.0
+            record_property("original shown after s", round(original_s, 2))
+            record_property("restored again after s", round(restored_s, 2))
             assert WorkerOptions().hang_after_s + WorkerOptions().replace_after_s < 10.0
             victim.let_go.set()
 
     run(body, open_enhancer=open_enhancer)
 
 
-def test_three_times_too_slow_stays_timely_and_nothing_grows() -> None:
-    """Work of 100 ms per frame at 30 frames per second. Shown late is worse than shown unrestored."""
+def test_three_times_too_slow_stays_timely_and_nothing_grows(record_property) -> None:
+    """Work of 100 ms per frame at 30 frames per second. Shown late is worse than shown unrestored.
+
+    IDM_RT_OVERLOAD_S=60 makes it last longer.
+    """
+    seconds = float(os.environ.get("IDM_RT_OVERLOAD_S", "8"))
 
     async def body(relay: Relay) -> None:
         sender, watcher = publisher(), viewer()
@@ -260,9 +269,14 @@ def test_three_times_too_slow_stays_timely_and_nothing_grows() -> None:
             track = (await join(relay, "/whep/room", watcher)).tracks["video"]
             (session,) = [each for each in relay.service.sessions.values() if each.video is not None]
             reader = asyncio.ensure_future(drain(track))
-            await asyncio.sleep(8.0)
+            await asyncio.sleep(seconds / 2)
+            early = session.video.stats()
+            await asyncio.sleep(seconds / 2)
             stats = session.video.stats()
             reader.cancel()
+            record_property("frame age p95 ms, first half", early.age_ms["p95_ms"])
+            record_property("frame age p95 ms, all", stats.age_ms["p95_ms"])
+            record_property("frames in, out", f"{stats.frames_in}, {stats.frames_out}")
             assert stats.age_ms["p95_ms"] < 2 * stats.interval_ms + 100.0 + 50.0
             assert stats.frames_out > 0.5 * stats.frames_in
             assert stats.frames_in - stats.frames_out - stats.dropped - stats.superseded <= 2  # on their way
