@@ -13,12 +13,15 @@ from idm_rt.blending.motion import (
     FloatMap,
     FlowEstimator,
     GreyImage,
+    crop_shift_px,
     grey_of,
+    lag_gate,
     photometric_gate,
+    stillness,
     warp_by_flow,
 )
 from idm_rt.blending.options import BlendOptions
-from idm_rt.types import FaceCrop, RestoredFace, RgbImage
+from idm_rt.types import FaceCrop, FloatArray, RestoredFace, RgbImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class _History:
     """What is remembered of one track: its last output, in the space of its last crop."""
 
     image: RgbImage  # (S, S, 3) the last crop
+    frame_to_crop: FloatArray  # (2, 3) where it was cut
     grey: GreyImage  # (FLOW_SIZE, FLOW_SIZE) the same, small
     correction: FloatMap  # (S, S, 3) the last output
     count: FloatMap  # (GATE_SIZE, GATE_SIZE) how many frames the output stands for, pixel by pixel
@@ -40,7 +44,7 @@ class _Prediction:
 
     correction: FloatMap  # (S, S, 3)
     gate: FloatMap  # (GATE_SIZE, GATE_SIZE) 0..1
-    count: FloatMap  # (GATE_SIZE, GATE_SIZE) before gating
+    count: FloatMap  # (GATE_SIZE, GATE_SIZE) before gating, no more than this much motion allows
 
 
 class TemporalBlender:
@@ -49,9 +53,11 @@ class TemporalBlender:
     Each output is ``prediction + gain * (correction - prediction)``, the Kalman-like update of KEEP (Feng et al.,
     "Kalman-Inspired Feature Propagation for Video Face Super-Resolution", ECCV 2024, jnjaby/KEEP), here in closed
     form: the prediction is the last output warped by optical flow, the gain is 1 / (count + 1), and the count is the
-    number of agreeing frames behind the prediction, per pixel, at most ``max_count``. Where the motion-compensated
-    last crop disagrees with the present one by more than noise (blink, mouth, occlusion, failed flow) the count falls
-    to 0, the gain to 1, and the past is forgotten there: no ghosts. State is held per ``track_id``; see ``reset``.
+    number of agreeing frames behind the prediction, per pixel: at most ``max_count``, or ``still_count`` where nothing
+    moves, since each warp costs detail. The count falls to 0, the gain to 1, and the past is forgotten where the
+    motion-compensated last crop disagrees with the present one by more than noise (blink, mouth, occlusion, failed
+    flow), or where the prediction's local mean has fallen behind the present correction (a slow shadow): no ghosts.
+    State is held per ``track_id``; see ``reset``.
     """
 
     def __init__(self, options: BlendOptions | None = None) -> None:
@@ -99,7 +105,8 @@ class TemporalBlender:
             count = np.zeros((GATE_SIZE, GATE_SIZE), np.float32)
             correction = face.correction.copy()  # the restorer may reuse its batch; the history must not change
         else:
-            count = prediction.gate * np.minimum(prediction.count, np.float32(self._options.max_count))
+            lag = lag_gate(prediction.correction, face.correction, self._options)
+            count = prediction.gate * lag * prediction.count
             correction = _mix(face.correction, prediction.correction, count / (count + 1.0))
         blended = replace(face, correction=correction)
         self._remember(blended, grey, count + 1.0, timestamp_ms)
@@ -121,32 +128,38 @@ class TemporalBlender:
         history = self._histories.get(crop.track.track_id)
         if history is None or history.image.shape != crop.image.shape:
             return None
+        options, size = self._options, crop.image.shape[0]
         if np.array_equal(history.image, crop.image):  # a frozen picture stays frozen, bit for bit
-            return _Prediction(history.correction, np.ones((GATE_SIZE, GATE_SIZE), np.float32), history.count)
+            count = np.minimum(history.count, np.float32(options.still_count))
+            return _Prediction(history.correction, np.ones((GATE_SIZE, GATE_SIZE), np.float32), count)
         flow = self._flow.flow(grey, history.grey)
-        gate = photometric_gate(grey, warp_by_flow(history.grey, flow), self._options)
-        return _Prediction(self._move_output(history, crop, flow), gate, warp_by_flow(history.count, flow))
-
-    def _move_output(self, history: _History, crop: FaceCrop, flow: FloatMap) -> FloatMap:
-        """The last output in the present crop, as a correction of the present crop.
-
-        With ``output_share`` s the quantity that moves is correction + s * crop. At s = 0 the noise of the codec stays
-        in the picture and the restorer's answer to it is averaged away; at s = 1 it is filtered like the correction,
-        but past pixels are shown. Half of it gave the best PSNR, and less flicker than the input has.
-        Cubic, since a bilinear warp that is repeated each frame loses twice the detail.
-        """
-        share = self._options.output_share
-        if share == 0.0:
-            return warp_by_flow(history.correction, flow, cv2.INTER_CUBIC)
-        output = cv2.scaleAdd(history.image.astype(np.float32), share, history.correction)
-        moved = warp_by_flow(output, flow, cv2.INTER_CUBIC)
-        return cv2.scaleAdd(crop.image.astype(np.float32), -share, moved)
+        gate = photometric_gate(grey, warp_by_flow(history.grey, flow), options)
+        shift = crop_shift_px(history.frame_to_crop, crop.frame_to_crop, size)
+        still, whole = stillness(flow, shift, size, options)
+        most = np.float32(options.max_count) + np.float32(options.still_count - options.max_count) * still
+        count = np.minimum(warp_by_flow(history.count, flow), most)
+        share = options.output_share + (1.0 - options.output_share) * whole
+        return _Prediction(_move_output(history, crop, flow, share), gate, count)
 
     def _remember(self, face: RestoredFace, grey: GreyImage, count: FloatMap, timestamp_ms: float) -> None:
         crop = face.crop
         self._histories[crop.track.track_id] = _History(
-            crop.image, grey, face.correction, count, face.confidence, timestamp_ms
+            crop.image, crop.frame_to_crop, grey, face.correction, count, face.confidence, timestamp_ms
         )
+
+
+def _move_output(history: _History, crop: FaceCrop, flow: FloatMap, share: float) -> FloatMap:
+    """The last output in the present crop, as a correction of the present crop.
+
+    What moves is correction + share * crop. At 0 the noise of the codec stays in the picture and the restorer's answer
+    to it is averaged away; at 1 it is filtered like the correction, but past pixels are shown (docs/adr/0003). Cubic,
+    since a bilinear warp that is repeated each frame loses twice the detail.
+    """
+    if share == 0.0:
+        return warp_by_flow(history.correction, flow, cv2.INTER_CUBIC)
+    output = cv2.scaleAdd(history.image.astype(np.float32), share, history.correction)
+    moved = warp_by_flow(output, flow, cv2.INTER_CUBIC)
+    return cv2.scaleAdd(crop.image.astype(np.float32), -share, moved)
 
 
 def _mix(fresh: FloatMap, past: FloatMap, weight: FloatMap) -> FloatMap:
