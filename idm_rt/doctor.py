@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ import numpy as np
 
 from idm_rt import model_store
 from idm_rt.backends import probe_engines
+from idm_rt.backends.nvidia import first_gpu, why_no_gpu
+from idm_rt.backends.trt.library import ENGINE_NAMES
+from idm_rt.backends.trt.plan_store import PlanStore
 from idm_rt.errors import IdmError
 from idm_rt.machine import describe_machine, describe_versions
 from idm_rt.restorer import open_restorer
@@ -22,6 +26,7 @@ _MIN_PYTHON = (3, 11)
 _CODECS_READ = ("h264", "hevc", "vp8", "vp9", "av1", "aac", "opus")
 _CODECS_WRITTEN = ("libx264", "libvpx-vp9")
 _REINSTALL = "pip install --force-reinstall idm-rt"
+_BUILD = "idm-rt engines build, or it is built at the first start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at everything ``idm-rt enhance`` needs. Opens the engine and the face tracker for real (some seconds)."""
     engine, choices = check_engine()
-    checks = [check_python(), check_opencv(), check_codecs(), *check_models(), check_cache(), engine, check_tracker()]
+    checks = [check_python(), check_opencv(), check_codecs(), *check_models(), check_cache()]
+    checks += [check_gpu(), check_plans(), engine, check_tracker()]
     checks += check_cameras()
     return Diagnosis(tuple(checks), tuple(choices), describe_machine(), describe_versions())
 
@@ -156,6 +162,32 @@ def check_engine() -> tuple[Check, list[dict[str, Any]]]:
         f"{restorer.precision}: {restorer.precision_reason}"
     )
     return Check("engine", True, found), engines
+
+
+def check_gpu() -> Check:
+    """The NVIDIA GPU, by its driver. Having none is no fault; a driver that does not work is."""
+    gpu = first_gpu()
+    if gpu is not None:
+        found = f"{gpu.name}, driver {gpu.driver}, compute capability {gpu.compute_capability}, {gpu.memory_mb} MB"
+        return Check("gpu", True, found, needed=False)
+    reason, broken = why_no_gpu()
+    return Check("gpu", not broken, f"none found: {reason}", "nvidia-smi says what the driver lacks", needed=False)
+
+
+def check_plans() -> Check:
+    """The TensorRT plans that are built, and where. Without a GPU there is no need of any."""
+    store = PlanStore()
+    plans = store.plans()
+    bad = [plan.path.name for plan in plans if plan.fault is not None]
+    kinds = Counter(plan.engine for plan in plans)
+    counted = f" ({', '.join(f'{engine} {count}' for engine, count in sorted(kinds.items()))})" if kinds else ""
+    found = f"{len(plans)} built{counted} in {store.folder}"
+    if bad:
+        return Check("tensorrt plans", False, f"{found}, damaged: {', '.join(bad)}", _BUILD, needed=False)
+    missing = (
+        not plans and first_gpu() is not None and any(e.available for e in probe_engines() if e.name in ENGINE_NAMES)
+    )
+    return Check("tensorrt plans", not missing, found, _BUILD, needed=False)
 
 
 def check_tracker() -> Check:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 _TEXT = 128  # bytes for a name
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,19 @@ def cuda_device_count() -> int:
         return count.value
     except (OSError, AttributeError):  # no driver library, or one without these functions
         return 0
+
+
+def why_no_gpu() -> tuple[str, bool]:
+    """Why ``cuda_device_count`` is 0, in words, and whether the machine looks as if it should have a GPU."""
+    try:
+        driver = _driver()
+    except OSError:
+        return f"NVIDIA driver library not present ({_DRIVER})", False
+    try:
+        status = int(driver.cuInit(0))
+    except AttributeError:
+        return f"{_DRIVER} is not an NVIDIA driver", True
+    return f"the NVIDIA driver offers no device (cuInit returns {status})", status not in (0, _NO_DEVICE)
 
 
 @functools.cache
@@ -64,7 +79,7 @@ def driver_version() -> str:
 
 
 def _driver() -> ctypes.CDLL:
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    return ctypes.CDLL(_DRIVER)
 
 
 def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from idm_rt.backends.nvidia import cuda_device_count
+from idm_rt.backends.nvidia import cuda_device_count, why_no_gpu
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,18 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_that_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     assert cuda_device_count() == 0
+
+
+def test_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    for driver, words, broken in (
+        (missing, "driver library not present (", False),
+        (lambda name: fake_driver(100, 0), "offers no device (cuInit returns 100)", False),
+        (lambda name: fake_driver(803, 0), "offers no device (cuInit returns 803)", True),
+        (lambda name: SimpleNamespace(), "is not an NVIDIA driver", True),
+    ):
+        monkeypatch.setattr(ctypes, "CDLL", driver)
+        reason, found_broken = why_no_gpu()
+        assert words in reason and found_broken is broken
