@@ -79,12 +79,19 @@ def differing_keys(known: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def run_command(action: Callable[[], object]) -> int:
-    """Run a command's action: one line on stderr and status 1 for errors a user can meet, 130 for Ctrl-C."""
+    """Run a command's action: one line on stderr and status 1 for errors a user can meet, 130 for Ctrl-C.
+
+    A full disk or a folder that may not be written is one of them: what is finished is kept, every command resumes.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         action()
     except IdmError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}; mend that and run the same command again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

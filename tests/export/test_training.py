@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from export.package_model import keep_int8
 from export.package_model import main as package_main
 from export.prepare import FaceRecord, photo_table, write_lines
 from export.prepare import main as prepare_main
-from export.runs import RunDirectory, moved_into_place
+from export.runs import RunDirectory, moved_into_place, run_command
 from export.teacher_sampler import posterior_step, sample_posterior
 from idm_rt.diffusion import KAPPA, bridge_state
 from idm_rt.errors import ConfigError, IdmError, ModelError
@@ -194,6 +195,20 @@ def test_a_half_written_file_is_never_seen(tmp_path):
         path.write_bytes(b"half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "checkpoint.pt"))
+
+    assert run_command(full) == 1
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("checkpoint.pt: No space left on device; mend that and run the same command again")
+    )
+    assert run_command(lambda: (tmp_path / "no" / "folder").write_text("x")) == 1
+    assert "No such file or directory" in capsys.readouterr().err
 
 
 def test_a_dataset_that_is_none_says_how_to_make_one(tmp_path):
