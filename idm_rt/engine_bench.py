@@ -46,7 +46,7 @@ def measure_engine(
     *,
     clock: Clock = time.perf_counter,
     opener: Callable[[EnhancerConfig], Restorer] | None = None,
-    measure: Callable[[str], Peak] = measure_peak,
+    measure: Callable[[str, str], Peak] = measure_peak,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Open an engine, run it, and return one row of plain values.
@@ -57,7 +57,7 @@ def measure_engine(
     Args:
         clock: monotonic seconds; a test may turn its own.
         opener: None = ``open_engine``.
-        measure: of the machine's peak.
+        measure: of a device's peak in a precision.
         progress: see ``idm_rt.enhance_files``.
 
     Raises:
@@ -70,13 +70,15 @@ def measure_engine(
         crops = golden_crops(restorer.size)
         restorer.correction(crops[:1], config.steps)
         first = clock()
-        peaks = [measure(restorer.device)]
+        peaks = [measure(restorer.device, restorer.precision)]
         sizes = sorted(options.batches)
         batches = [
             _measure_batch(restorer, crops, n, options, clock)
             for n in (progress(sizes, len(sizes), "batch sizes") if progress else sizes)
         ]
-        peaks.append(measure(restorer.device))  # the machine may have been busy during one of the two
+        peaks.append(
+            measure(restorer.device, restorer.precision)
+        )  # the machine may have been busy during one of the two
         best = max(batch["faces_per_s"] for batch in batches)
         gpu = first_gpu() if restorer.device != "cpu" else None
         return {

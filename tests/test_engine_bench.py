@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def test_a_row_from_a_scripted_clock(tiny_folder: Path) -> None:
     ticks = iter(np.arange(0, 1000, 0.01))
     peaks = iter([Peak(50.0, 9.0, "f32"), Peak(80.0, 8.0, "f32")])
     options = EngineBenchOptions((2, 1), runs=10, config=EnhancerConfig(model=str(tiny_folder), steps=2))
-    row = measure_engine(options, clock=lambda: float(next(ticks)), measure=lambda device: next(peaks))
+    row = measure_engine(options, clock=lambda: float(next(ticks)), measure=lambda *of: next(peaks))
     assert row["open_s"] == row["first_call_s"] == pytest.approx(0.01)
     assert [batch["batch"] for batch in row["batches"]] == [1, 2]
     assert [batch["faces_per_s"] for batch in row["batches"]] == pytest.approx([100.0, 200.0])
@@ -87,7 +88,7 @@ def test_the_times_of_the_device_stand_beside_those_of_the_caller(
             yield item
 
     options = EngineBenchOptions((1, 2), runs=10, config=EnhancerConfig(model=str(tiny_folder)))
-    row = measure_engine(options, measure=lambda device: Peak(1.0, 1.0, "fp16"), progress=progress)
+    row = measure_engine(options, measure=lambda *of: Peak(1.0, 1.0, "fp16"), progress=progress)
     assert row["device_time_of"] == "all that the test does" and shown == [1, 2]
     for batch in row["batches"]:
         assert batch["device_ms"]["p50_ms"] == 2.5 and batch["device_ms"]["count"] == batch["count"] == 10
@@ -105,9 +106,33 @@ def test_streams_need_every_frame_in_time() -> None:
     assert streams([batch(1, 5.0), batch(32, 30.0)]) == 35
 
 
-def test_a_peak_is_measured() -> None:
-    peak = measure_peak("cpu")
-    assert peak.gflops > 1 and peak.copy_gb_s > 0.1 and peak.arithmetic == "f32"
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_a_peak_is_measured_in_the_arithmetic_of_the_engine(precision: str) -> None:
+    from idm_rt.backends.openvino_backend import has_bf16, the_core
+
+    found = measure_peak("cpu", precision)
+    assert found.gflops > 1 and found.copy_gb_s > 0.1
+    assert found.arithmetic == ("f32" if precision == "bf16" and not has_bf16(the_core()) else precision)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_the_product_that_is_timed_is_one(precision: str) -> None:
+    from idm_rt.backends.openvino_backend import has_bf16, the_core
+    from idm_rt.backends.openvino_peak import matrix_product
+
+    if precision == "bf16" and not has_bf16(the_core()):
+        pytest.skip("this CPU has no bf16")
+    product = np.asarray(matrix_product(64, precision)()[0])  # type: ignore[index]
+    generator = np.random.default_rng(0)
+    left = generator.uniform(-1, 1, (64, 64)).astype(np.float32)
+    right = generator.integers(-127, 128, (64, 64)) / 127
+    assert np.abs(product - left @ right).max() < {"f32": 1e-3, "bf16": 0.2, "int8": 0.2}[precision]
+    assert np.abs(left @ right).max() > 5
+
+
+def test_without_openvino_numpy_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idm_rt.backends.openvino_peak", None)
+    assert measure_peak("cpu", "int8").arithmetic == "f32"
 
 
 def test_options_that_measure_nothing() -> None:

@@ -100,7 +100,7 @@ class OpenVinoBackend(Backend):
         try:
             if self._whole is None or eps is not self._eps:
                 graph = sampler_graph(the_core(), self._model, self.size, eps, steps)
-                self._whole, self._eps = _request(the_core(), graph, self._threads, self.precision), eps
+                self._whole, self._eps = compile_graph(the_core(), graph, self._threads, self.precision), eps
             for i in range(len(crops)):
                 crop = np.ascontiguousarray(crops[i : i + 1])
                 out[i] = self._whole.infer([crop], share_inputs=True, share_outputs=True)[0][0]
@@ -175,16 +175,21 @@ def compile_model(model: bytes, shape: list[int], threads: int | None = None) ->
 def _compile(
     core: ov.Core, path: Path, shapes: dict[str, list[int]] | list[int], threads: int | None, precision: str
 ) -> ov.InferRequest:
+    model = core.read_model(path)
+    model.reshape(shapes)
+    return compile_graph(core, model, threads, precision)
+
+
+def compile_graph(core: ov.Core, model: ov.Model, threads: int | None, precision: str) -> ov.InferRequest:
+    """A graph compiled for this CPU.
+
+    Raises:
+        EngineError: OpenVINO has no such precision, or the CPU has no bf16.
+    """
     if precision not in _PRECISIONS:
         raise EngineError(f"engine openvino has no precision {precision!r}; choose one of {', '.join(_PRECISIONS)}")
     if precision == "bf16" and not has_bf16(core):
         raise EngineError("this CPU does not compute bf16 (it has neither AVX512-BF16 nor AMX); choose f32 or int8")
-    model = core.read_model(path)
-    model.reshape(shapes)
-    return _request(core, model, threads, precision)
-
-
-def _request(core: ov.Core, model: ov.Model, threads: int | None, precision: str) -> ov.InferRequest:
     # int8 is in the file (quantize and dequantize nodes): the type is that of the rest of the network.
     half = precision != "f32" and has_bf16(core)
     properties = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idm_rt.errors import EngineError
+
 _REPEATS = 5  # the best counts: a peak is what the device can, not what it did beside other work
 
 
@@ -17,23 +19,37 @@ class Peak:
 
     gflops: float  # 1e9 multiplications and additions per second in a matrix product
     copy_gb_s: float  # 1e9 bytes per second, read and written counted once each
-    arithmetic: str  # "f32" or "fp16"
+    arithmetic: str  # "f32", "bf16", "int8" or "fp16"
 
 
-def measure_peak(device: str) -> Peak:
-    """Measure "cpu" (f32, numpy's BLAS on all cores) or "cuda:0" (fp16, torch)."""
-    return _cpu_peak() if device == "cpu" else _cuda_peak(device)
+def measure_peak(device: str, precision: str = "f32") -> Peak:
+    """Measure a device in an engine's arithmetic.
+
+    Args:
+        device: "cpu" (OpenVINO on all cores, or numpy's BLAS without it) or "cuda:0" (torch).
+        precision: of the engine; a GPU is measured in fp16 whatever it is.
+    """
+    return _cpu_peak(precision) if device == "cpu" else _cuda_peak(device)
 
 
-def _cpu_peak(side: int = 1536, megabytes: int = 64) -> Peak:
-    generator = np.random.default_rng(0)
-    a, b = (generator.standard_normal((side, side), dtype=np.float32) for _ in "ab")
-    product = np.empty_like(a)
+def _cpu_peak(precision: str, side: int = 1536, megabytes: int = 64) -> Peak:
     source = np.zeros(megabytes * 1_000_000, np.uint8)
     target = np.empty_like(source)
-    product_s = _fastest(lambda: np.matmul(a, b, out=product))
     copy_s = _fastest(lambda: np.copyto(target, source))
-    return Peak(round(2e-9 * side**3 / product_s, 1), round(2e-9 * source.nbytes / copy_s, 1), "f32")
+    product, arithmetic = _cpu_product(side, precision)
+    return Peak(round(2e-9 * side**3 / _fastest(product), 1), round(2e-9 * source.nbytes / copy_s, 1), arithmetic)
+
+
+def _cpu_product(side: int, precision: str) -> tuple[Callable[[], object], str]:
+    try:
+        from idm_rt.backends.openvino_peak import matrix_product
+
+        return matrix_product(side, precision), precision
+    except (ImportError, EngineError):
+        generator = np.random.default_rng(0)
+        a, b = (generator.standard_normal((side, side), dtype=np.float32) for _ in "ab")
+        out = np.empty_like(a)
+        return lambda: np.matmul(a, b, out=out), "f32"
 
 
 def _cuda_peak(device: str, side: int = 8192, megabytes: int = 1024) -> Peak:

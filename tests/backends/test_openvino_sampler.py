@@ -42,7 +42,7 @@ def test_the_graph_is_the_sampler(
     graph = sampler_graph(
         openvino_backend.the_core(), find_model(tiny_folder).verified_file("onnx"), backend.size, eps, steps
     )
-    request = openvino_backend._request(openvino_backend.the_core(), graph, 1, "f32")
+    request = openvino_backend.compile_graph(openvino_backend.the_core(), graph, 1, "f32")
     wanted = by_numpy(backend, face_crops[:1], eps, steps)
     assert np.abs(wanted).max() > 1  # the model does something
     np.testing.assert_allclose(request.infer([face_crops[:1]])[0], wanted, atol=LEVELS)
