@@ -13,6 +13,10 @@ EXTRA = (("frechet", "Frechet", 1), ("brisque", "BRISQUE", 1), ("lpips", "LPIPS"
          ("musiq", "MUSIQ", 1))  # fmt: skip
 
 
+# What the project set itself, per level: gain in dB, vgg-hed and identity as shares of the input's
+GOALS = {"call-medium": (1.3, 0.58, 0.85), "call-hard": (1.3, 0.58, 0.88)}
+
+
 def evaluation_tables(report: dict[str, Any]) -> list[Table]:
     """Every table of a report of ``export.evaluate``."""
     tables = []
@@ -25,7 +29,25 @@ def evaluation_tables(report: dict[str, Any]) -> list[Table]:
             tables.append(contestant_table(caption, few["mean"], few.get("truth")))
         if "faces_per_source" in result:
             tables.append(source_table(level, result, report["model"]))
-    return [*tables, clean_table(report["clean"])]
+    return [goal_table(report), *tables, clean_table(report["clean"])]
+
+
+def goal_table(report: dict[str, Any]) -> Table:
+    """How far one step got towards the goals; a level without goals has no row."""
+    rows = []
+    for level, (gain, vgg, identity) in GOALS.items():
+        if level not in report["levels"]:
+            continue
+        means = report["levels"][level]["mean"]
+        base = means["input"]
+        ours = next(m for name, m in means.items() if name.startswith(f"{report['model']}, steps"))
+        reached = [f"{ours['psnr_db'] - base['psnr_db']:+.2f} ({gain:+.1f})"]
+        for key, goal in (("vgg_hed", vgg), ("identity", identity)):
+            reached.append(f"{ours[key] / base[key]:.2f} ({goal:.2f})" if base[key] else "")
+        rows.append([level, *reached])
+    return Table(
+        "One step against the goals (in brackets):", ["", "gain, dB", "vgg-hed of input", "identity of input"], rows
+    )
 
 
 def contestant_table(caption: str, means: Means, truth: dict[str, float] | None = None) -> Table:

@@ -15,11 +15,11 @@ import torch
 from skimage.data import astronaut
 
 from export import baselines
-from export.evaluation_tables import markdown
+from export.evaluation_tables import goal_table, markdown
 from export.frechet import MobileNetFeatures, frechet_distance
 from export.measures import Measured, open_measures, summary
 from export.metrics import psnr
-from export.package_model import package
+from export.package_model import curve_table, package
 from export.tables import Picture, Table, html_page
 from idm_rt.errors import ConfigError, ModelError
 
@@ -177,3 +177,23 @@ def test_the_plain_regressor_is_taken_from_its_run_or_its_package(face, held_out
     assert baselines.open_regressor(None) == []
     with pytest.raises(ConfigError, match="expected a run directory or a model folder"):
         baselines.open_regressor(tmp_path / "nothing")
+
+
+def test_goals_are_compared_with_the_first_steps():
+    def mean(psnr, vgg, identity):
+        return {"psnr_db": psnr, "vgg_hed": vgg, "identity": identity}
+
+    means = {
+        "input": mean(26.0, 0.4, 0.5),
+        "ours, steps 1": mean(27.0, 0.3, 0.4),
+        "ours, steps 2": mean(28.0, 0.2, 0.1),
+    }
+    report = {"model": "ours", "levels": {"call-medium": {"mean": means}, "bfr": {"mean": means}}}
+    assert goal_table(report).rows == [["call-medium", "+1.00 (+1.3)", "0.75 (0.58)", "0.80 (0.85)"]]
+
+
+def test_the_curve_counts_earlier_runs_and_begins_with_the_input():
+    rows = [{"seen": n, "psnr_input": 26.0, "psnr_x1": 26.0 + n / 100, "loss": 1.0} for n in (50, 100)]
+    text = curve_table(rows, 1_100)
+    assert "| input | 26 |" in text and "| 1,050 | 26.5 |" in text and "| 1,100 | 27 |" in text
+    assert curve_table([], 5) == ""
