@@ -26,6 +26,7 @@ from export.muon import Muon, split_parameters
 from export.plots import plot_stats
 from export.ranks import Ranks
 from export.runs import RunDirectory, moved_into_place
+from export.widen import widened_state
 from idm_rt.errors import ConfigError, IdmError
 from idm_rt.network import DenoiserConfig, DenoiserNet
 
@@ -168,22 +169,23 @@ class Loop:
                 torch.cuda.set_rng_state(state["cuda_rng"])
 
     def start_from(self, origin: Path) -> None:
-        """Begin with another run's averaged network and, where the shapes agree, its objective's modules.
+        """Begin with another run's averaged network and its objective's modules.
 
         Args:
-            origin: a run's checkpoint, or the weights (.safetensors) of a packaged model.
+            origin: a run's checkpoint, or the weights (.safetensors) of a packaged model. A smaller network is widened.
 
         Raises:
-            ConfigError: it cannot be read or holds another network.
+            ConfigError: it cannot be read, or holds a network that does not fit into this one.
         """
         state = packaged_state(origin) if origin.suffix == ".safetensors" else checkpoint_state(origin)
         try:
-            self.net.load_state_dict(state["ema"])
-            self.ema.load_state_dict(state["ema"])
+            weights = widened_state(state["ema"], self.net)
+            self.net.load_state_dict(weights)
+            self.ema.load_state_dict(weights)
             for name, part in self.objective.parts().items():
                 if isinstance(part, nn.Module) and name in state:
                     part.load_state_dict(state[name])
-        except RuntimeError as error:
+        except (ConfigError, RuntimeError) as error:
             raise ConfigError(f"{origin} holds another network ({error}); start from scratch") from error
         self.inherited = state["inherited"] + state["seen"]
 
