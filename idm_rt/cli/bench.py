@@ -14,6 +14,7 @@ from idm_rt.cli.output import Console
 from idm_rt.engine_bench import EngineBenchOptions, measure_engine
 from idm_rt.media.files import check_output
 from idm_rt.peer_bench import PeerBenchOptions, measure_peers
+from idm_rt.peers import check_installed
 from idm_rt.report import write_json
 
 _STDOUT = Path("-")
@@ -50,6 +51,7 @@ def _measure_engine(options: argparse.Namespace, console: Console) -> dict[str, 
 
 
 def _measure_peers(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    check_installed()
     bench = PeerBenchOptions(runs=options.peer_runs, own_runs=options.frames, config=configure(options, temporal=True))
     return measure_peers(bench, progress=console.progress)
 

