@@ -96,11 +96,23 @@ def restored(frames: Video, rate: Fraction, restorer: Restorer, steps: int, blen
         ]
 
 
-def find_landmarks(frames: Video) -> list[FloatArray | None]:
-    """(478, 2) landmarks of the largest face in each frame, found anew and not smoothed; None without a face."""
-    with closing(open_tracker(find_landmarker(), TrackerOptions(max_faces=1, video=False))) as tracker:
-        found = [tracker.update(frame, 0).tracks for frame in frames]
-    return [tracks[0].landmarks_xy if tracks else None for tracks in found]
+def find_landmarks(frames: Video, places: Sequence[FloatArray] | None = None) -> list[FloatArray | None]:
+    """(478, 2) landmarks in each frame, found anew and not smoothed; None without a face.
+
+    ``places``: where the face is in the truth, frame by frame; without them, the largest face is meant.
+    """
+    with closing(open_tracker(find_landmarker(), TrackerOptions(max_faces=3, video=False))) as tracker:
+        found = [[track.landmarks_xy for track in tracker.update(frame, 0).tracks] for frame in frames]
+    if places is None:
+        return [faces[0] if faces else None for faces in found]
+    return [face_at(faces, place) for faces, place in zip(found, places, strict=True)]
+
+
+def face_at(faces: Sequence[FloatArray], place: FloatArray) -> FloatArray | None:
+    """The face that lies where one is expected, within the distance of its eyes; None if others were found instead."""
+    eyes = float(np.linalg.norm(np.diff(five_points(place)[:2], axis=0)))
+    away = [float(np.linalg.norm((face - place).mean(axis=0))) for face in faces]
+    return faces[int(np.argmin(away))] if away and min(away) < eyes else None
 
 
 def make_videos(truth: Video, rate: Fraction, restorer: Restorer, options: VideoOptions) -> dict[str, Video]:
@@ -149,7 +161,7 @@ def evaluate_clip(
     faces = [face_mask(place, frame.shape[:2]) for place, frame in zip(places, truth, strict=True)]
     flows = backward_flows(truth)
     masks = seen_masks(truth, flows, faces)
-    points = {name: landmarks if name == "truth" else find_landmarks(video) for name, video in moving.items()}
+    points = {name: landmarks if name == "truth" else find_landmarks(video, places) for name, video in moving.items()}
     eyes = float(np.linalg.norm(np.diff(five_points(places[0])[:2], axis=0)))
     changed = [face & ~mask for face, mask in zip(faces[1:], masks, strict=True)]
     looks = looked_at(moving, places, networks, options.look_every) if networks else {}

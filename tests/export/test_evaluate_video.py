@@ -182,6 +182,22 @@ def test_what_holds_no_video_is_refused(tmp_path, name):
         evaluate_video.clip_files([tmp_path / name])
 
 
+def five_point_face() -> np.ndarray:
+    """Landmarks of which only the five points are set, eyes 40 px apart."""
+    place = np.zeros((478, 2))
+    place[list(LEFT_EYE)], place[list(RIGHT_EYE)], place[NOSE_TIP] = (60.0, 60.0), (100.0, 60.0), (80.0, 80.0)
+    place[LEFT_MOUTH_CORNER], place[RIGHT_MOUTH_CORNER] = (66.0, 96.0), (94.0, 96.0)
+    return place
+
+
+def test_another_face_in_the_picture_is_not_taken_for_this_one():
+    place = five_point_face()
+    near, neighbour = place + np.array([3.0, 1.0]), place + np.array([90.0, 0.0])
+    assert evaluate_clip.face_at([neighbour, near], place) is near
+    assert evaluate_clip.face_at([neighbour], place) is None
+    assert evaluate_clip.face_at([], place) is None
+
+
 def test_the_networks_look_at_blur(moving):
     """Identity and vgg-hed of frames against the truth's, with stand-ins that can be worked out."""
 
@@ -196,9 +212,7 @@ def test_the_networks_look_at_blur(moving):
         def distance(self, a, b):
             return abs(a - b)
 
-    place = np.zeros((478, 2))
-    place[list(LEFT_EYE)], place[list(RIGHT_EYE)], place[NOSE_TIP] = (60.0, 60.0), (100.0, 60.0), (80.0, 80.0)
-    place[LEFT_MOUTH_CORNER], place[RIGHT_MOUTH_CORNER] = (66.0, 96.0), (94.0, 96.0)
+    place = five_point_face()
     videos = {"truth": moving, "input": [cv2.GaussianBlur(f, (0, 0), 3) for f in moving]}
     looks = evaluate_clip.looked_at(videos, [place] * 6, evaluate_clip.Networks(Colours(), Contrast()), 3)
     assert looks["truth"]["vgg_hed"] == looks["truth"]["identity"] == 0.0 < looks["input"]["vgg_hed"]
