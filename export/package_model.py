@@ -98,6 +98,7 @@ def learnt_terms(config: dict[str, Any]) -> str:
         "chroma_weight": "tints",
         "grid_weight": "the pattern of the 4x4 pixel blocks",
         "laplacian_weight": "the finest detail",
+        "gan_weight": "a patch discriminator on the same crops",
     }
     terms = ["pixels", *(text for name, text in words.items() if config.get(name))]
     return "\n".join(f"- {term}" for term in terms)

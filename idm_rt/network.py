@@ -24,7 +24,7 @@ from idm_rt.errors import ModelError
 class DenoiserConfig:
     """Shape of a ``DenoiserNet``; stored in the model's manifest."""
 
-    channels: tuple[int, ...] = (32, 64, 128, 192)  # per level, finest first; multiples of 16 vectorise best
+    channels: tuple[int, ...] = (64, 64, 128, 192)  # per level, finest first; multiples of 16 vectorise best
     blocks: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks per level and side
     fold: int = 4  # pixels are folded fold x fold at the input
     embedding: int = 64  # width of the time embedding
