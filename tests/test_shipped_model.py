@@ -46,7 +46,7 @@ def test_a_bad_call_comes_out_closer_to_the_truth(restorer, pairs, steps):
     likeness = [ssim(r, p.clean) - ssim(p.degraded, p.clean) for r, p in zip(restored, pairs, strict=True)]
     assert np.mean(gains) > 0.15
     assert min(gains) > -1.0  # the worst of them is nearly unrecognisable: sharper there means farther in PSNR
-    assert np.mean(likeness) > -0.01  # sharper than what is known: SSIM rises on the model card's faces, not on this one
+    assert np.mean(likeness) > -0.01  # SSIM rises on the model card's faces, but not on this one
 
 
 def test_detail_comes_back_where_the_truth_has_it(restorer, pairs):
