@@ -13,6 +13,7 @@ import os, signal, sys, time
 from pathlib import Path
 from idm_rt.backends.openvino_backend import OpenVinoBackend
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 engines = [OpenVinoBackend(Path(sys.argv[1]), int(sys.argv[2]), threads=1) for _ in range(2)]
 while engines:
     engines.pop(0).close()
