@@ -48,15 +48,24 @@ class SampleCamera(VideoStreamTrack):
 SDP = {"Content-Type": "application/sdp"}
 
 
+async def polite(client: aiohttp.ClientSession, method: str, url: str, body: str | None = None) -> tuple[int, str, str]:
+    """Ask, and ask again when the relay says it was too often; returns status, text and location."""
+    while True:
+        async with client.request(method, url, data=body, headers=SDP if body else None) as response:
+            if response.status != 429:
+                return response.status, await response.text(), response.headers.get("Location", "")
+            wait_s = float(response.headers.get("Retry-After", "1"))
+        await asyncio.sleep(wait_s)
+
+
 async def begin(client: aiohttp.ClientSession, address: str, path: str, peer: RTCPeerConnection) -> str:
     """One WHIP or WHEP session; returns its location."""
     await peer.setLocalDescription(await peer.createOffer())
-    async with client.post(f"{address}{path}", data=peer.localDescription.sdp, headers=SDP) as response:
-        text = await response.text()
-        if response.status != 201:
-            raise RuntimeError(f"{path}: {response.status} {text}")
-        await peer.setRemoteDescription(RTCSessionDescription(text, "answer"))
-        return response.headers["Location"]
+    status, text, location = await polite(client, "POST", f"{address}{path}", peer.localDescription.sdp)
+    if status != 201:
+        raise RuntimeError(f"{path}: {status} {text}")
+    await peer.setRemoteDescription(RTCSessionDescription(text, "answer"))
+    return location
 
 
 async def long_call(client: aiohttp.ClientSession, address: str, minutes: float) -> list[State]:
@@ -107,8 +116,7 @@ async def cycle(client: aiohttp.ClientSession, address: str) -> None:
         for _ in range(2):
             await asyncio.wait_for(tracks[0].recv(), 30)
         for location in (viewed, published):
-            async with client.delete(f"{address}{location}"):
-                pass
+            await polite(client, "DELETE", f"{address}{location}")
     finally:
         await asyncio.gather(publisher.close(), viewer.close())
 
