@@ -37,7 +37,7 @@ CALL_LEVELS = {
     "call-mild": Level(0.25, 0.55),
     "call-medium": Level(0.48, 0.82),
     "call-hard": Level(0.68, 1.0),
-    "train": Level(0.05, 0.92, clean_share=0.10),
+    "train": Level(0.08, 1.0, clean_share=0.08),
 }
 LEVELS: dict[str, Level | BlindRange] = {**CALL_LEVELS, "bfr": BlindRange()}
 

@@ -253,7 +253,8 @@ class Loop:
         if self.ranks.leads:
             rate = (self.seen - self._resumed_at) / (time.monotonic() - self._started_s)
             means = {name: round(float(np.mean(values)), 5) for name, values in sums.items()}
-            figures = self.objective.validate(self.ema, self.run.path / f"sheet-{self.seen:07d}.png")
+            with self.autocast():
+                figures = self.objective.validate(self.ema, self.run.path / f"sheet-{self.seen:07d}.png")
             self.run.log({"seen": self.seen, "samples_per_s": round(rate, 2), **means, **figures})
             plot_stats(self.run.stats(), self.run.path / "losses.png")
             self.save()

@@ -46,8 +46,9 @@ def laplacian(estimate: Tensor, truth: Tensor) -> Tensor:
     Where detail cannot be known the best estimate of it is none, while perceptual features reward a regular hatching.
     """
     kernel = estimate.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 4.0
-    error = (estimate - truth).flatten(0, 1)[:, None]  # (3 N, 1, H, W)
-    return F.conv2d(error, kernel[None, None]).abs().mean()
+    # depthwise, on channels last: as N 3 pictures of one channel it took 20 times as long on a CPU
+    error = (estimate - truth).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(error, kernel.expand(3, 1, 3, 3), groups=3).abs().mean()
 
 
 def grid(estimate: Tensor, truth: Tensor, fold: int, window: int = 8) -> Tensor:

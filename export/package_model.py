@@ -16,6 +16,7 @@ from typing import Any
 from export.commands import trained_network
 from export.evaluate import markdown
 from export.export_onnx import OPSET, export_onnx
+from export.half_weights import rounded_to_half
 from export.prepare import FaceRecord, read_records
 from export.runs import RunDirectory, run_command, write_atomic, write_json
 from export.tables import Table
@@ -51,7 +52,9 @@ def package(run: Path, faces: Path, out: Path, version: str, evaluation: Path | 
 
     net, config, seen = trained_network(run)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "model.safetensors", save({k: v.contiguous() for k, v in net.state_dict().items()}))
+    weights = rounded_to_half(net.state_dict())
+    write_atomic(out / "model.safetensors", save(weights))
+    net.load_state_dict(weights)  # the ONNX files hold the same numbers
     parity = {p: export_onnx(net, out / name, p) for p, name in (("f32", "model.onnx"), ("fp16", "model_fp16.onnx"))}
     log.info("ONNX against torch: %s dB", {k: round(v, 1) for k, v in parity.items()})
     manifest = {

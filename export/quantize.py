@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.dataset import FaceSet, evaluation_pairs, load_faces, spread_faces, to_chw, to_unit
+from export.half_weights import unpack
 from export.losses import VggHed
 from export.metrics import DlibIdentity, psnr
 from export.package_model import file_entry
@@ -85,13 +86,15 @@ def quantize(model: Path, out: Path, states: Iterator[States], recipe: Recipe) -
         def get_next(self) -> States | None:
             return next(states, None)
 
-    names = [node.name for node in onnx.load(str(model)).graph.node if node.op_type == "Conv"]
+    graph = onnx.load(str(model))
+    unpack(graph)
+    names = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     if len(names) < 3:
         raise ModelError(f"{model} has {len(names)} convolutions, expected a denoiser; export it again")
     kept = [names[0], names[-1]] if recipe.keep_ends else []
     with moved_into_place(out) as temporary:
         quantize_static(
-            str(model),
+            graph,
             str(temporary),
             Reader(),
             quant_format=QuantFormat.QDQ,

@@ -38,6 +38,7 @@ class Validation:
         self.degraded = to_unit(torch.stack([to_chw(pair.degraded) for pair in pairs]).to(device))
         noise = torch.randn(1, *self.degraded.shape[1:], generator=torch.Generator().manual_seed(0))
         self.eps = noise.to(device)
+        self._input_figures: dict[str, float] = {}  # they never change
 
     @torch.no_grad()
     def run(
@@ -52,14 +53,21 @@ class Validation:
         """
         results = {"input": self.degraded}
         for name, function in restore.items():
-            results[name] = torch.cat([function(part).clamp(-1, 1) for part in self.degraded.split(_PART)])
+            results[name] = torch.cat([function(part).float().clamp(-1, 1) for part in self.degraded.split(_PART)])
         out = {}
         for name, picture in results.items():
-            for key, measure in {"psnr": psnr_db, **measures}.items():
-                parts = zip(picture.split(_PART), self.clean.split(_PART), strict=True)
-                value = float(torch.cat([measure(a, b) for a, b in parts]).mean())
-                out[f"{key}_{name}"] = round(value, 4)
+            if name != "input":
+                out.update(self._figures(name, picture, measures))
+            elif not self._input_figures:
+                self._input_figures = self._figures(name, picture, measures)
         rows = [torch.cat(list(p[:SHOWN]), dim=2) for p in (*results.values(), self.clean)]
         shown = ((torch.cat(rows, dim=1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
         write_atomic(sheet, cv2.imencode(".png", shown[..., ::-1])[1].tobytes())
+        return {**self._input_figures, **out}
+
+    def _figures(self, name: str, picture: Tensor, measures: Mapping[str, Measure]) -> dict[str, float]:
+        out = {}
+        for key, measure in {"psnr": psnr_db, **measures}.items():
+            parts = zip(picture.split(_PART), self.clean.split(_PART), strict=True)
+            out[f"{key}_{name}"] = round(float(torch.cat([measure(a, b).float() for a, b in parts]).mean()), 4)
         return out
