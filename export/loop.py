@@ -125,8 +125,7 @@ class Loop:
         self.ema = channels_last(DenoiserNet(shape)).to(self.ranks.device).requires_grad_(False)
         self.ema.load_state_dict(self.net.state_dict())
         matrices, others = split_parameters(self.net)
-        products = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        self.muon = Muon(matrices, config.learning_rate, dtype=products)
+        self.muon = Muon(matrices, config.learning_rate)
         self.optimizer = torch.optim.AdamW(others, config.learning_rate, betas=(0.9, 0.99))
         torch.manual_seed(config.seed + 1_000 * self.ranks.rank)  # noise of its own on every rank
         self.seen = 0

