@@ -33,6 +33,7 @@ from export.losses import (
     channels_last,
     charbonnier,
     chroma,
+    excess_power,
     grid,
     hinge_discriminator,
     hinge_generator,
@@ -57,6 +58,7 @@ class DistillConfig(LoopConfig):
     chroma_weight: float = 2.0
     grid_weight: float = 5.0
     laplacian_weight: float = 0.5
+    excess_weight: float = 1.0
     endpoint_weight: float = 0.5  # distance to where the teacher's sampler ends; used if there is a teacher
     teacher_steps: int = 15
     perceptual_weight: float = 1.0
@@ -163,6 +165,8 @@ class DistillObjective:
             terms["laplacian"] = config.laplacian_weight * laplacian(estimate, clean)
         if config.chroma_weight:
             terms["chroma"] = config.chroma_weight * chroma(estimate, clean)
+        if config.excess_weight:
+            terms["excess"] = config.excess_weight * excess_power(estimate[:part], clean[:part])
         if self.teacher is not None:
             end = sample_posterior(denoiser_of(self.teacher), y[:part], config.teacher_steps)
             terms["endpoint"] = config.endpoint_weight * charbonnier(estimate[:part], end)

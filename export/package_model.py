@@ -101,6 +101,7 @@ def learnt_terms(config: dict[str, Any]) -> str:
         "chroma_weight": "tints",
         "grid_weight": "the pattern of the 4x4 pixel blocks",
         "laplacian_weight": "the finest detail",
+        "excess_weight": "fine patterns stronger than the truth's",
         "gan_weight": "a patch discriminator on the same crops",
     }
     terms = ["pixels", *(text for name, text in words.items() if config.get(name))]

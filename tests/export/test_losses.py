@@ -12,6 +12,7 @@ from export.losses import (
     VggHed,
     charbonnier,
     chroma,
+    excess_power,
     grid,
     hinge_discriminator,
     hinge_generator,
@@ -168,3 +169,25 @@ def test_laplacian_sees_the_finest_detail_alone():
     assert float(laplacian(x, torch.zeros_like(x))) == pytest.approx(0.0, abs=1e-6)  # a slope
     checker = (torch.arange(8)[:, None] + torch.arange(8)[None]).remainder(2).float().expand(2, 3, 8, 8) * 0.1
     assert float(laplacian(checker, torch.zeros_like(checker))) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_excess_power_sees_a_hatching_that_pixels_hardly_show():
+    torch.manual_seed(0)
+    truth = torch.nn.functional.avg_pool2d(torch.randn(2, 3, 128, 128), 9, 1, 4) * 0.3
+    at = torch.arange(128.0)
+    hatching = 2 / 127.5 * torch.sin(2 * torch.pi * (at[:, None] / 4.8 + at / 4.4))
+    found = float(excess_power(truth + hatching, truth))
+    assert found > 0.15 and charbonnier(truth + hatching, truth) < 0.012
+    assert found > 1.2 * float(excess_power(truth + 0.5 * hatching, truth)) > 0.0
+
+
+def test_excess_power_leaves_blur_and_the_invisible_alone():
+    torch.manual_seed(0)
+    truth = torch.randn(2, 3, 128, 128) * 0.2
+    assert float(excess_power(truth, truth)) == 0.0
+    assert float(excess_power(torch.nn.functional.avg_pool2d(truth, 5, 1, 2), truth)) < 1e-3
+    flat = torch.zeros(1, 3, 64, 64)
+    assert float(excess_power(flat + torch.randn_like(flat) * 0.1 / 127.5, flat)) < 0.05
+    estimate = flat.clone().requires_grad_(True)
+    excess_power(estimate, flat).backward()
+    assert torch.isfinite(estimate.grad).all()
