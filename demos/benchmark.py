@@ -25,7 +25,7 @@ from benchmark_tables import render, tables
 from idm_rt.backends import probe_engines
 from idm_rt.backends.nvidia import first_gpu
 from idm_rt.errors import IdmError
-from idm_rt.machine import cpu_features, describe_machine
+from idm_rt.machine import cpu_features, cpu_name, describe_machine
 from idm_rt.media.files import replacing
 
 RESULTS = Path(__file__).resolve().parent / "benchmark_results"
@@ -91,7 +91,7 @@ def measure(folder: Path, rows: dict[str, list[str]], more: list[str], resume: b
 def machine_slug() -> str:
     """Short name of this processor and of its GPU, if there is one, fit for a file's name."""
     machine, gpu = describe_machine(), first_gpu()
-    return "_".join([_slug(machine["cpu"]), f"{machine['cores']}cores", *([_slug(gpu.name)] if gpu else [])])
+    return "_".join([_slug(cpu_name(machine)), f"{machine['cores']}cores", *([_slug(gpu.name)] if gpu else [])])
 
 
 def _slug(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from benchmark_tables import read_rows
 
 from idm_rt.errors import ConfigError
+from idm_rt.machine import cpu_name
 from idm_rt.media.files import replacing
 
 _CALL_FPS = 30
@@ -41,7 +42,7 @@ def plot(folder: Path, target: Path) -> None:
 
 
 def _label(row: dict[str, Any], more: str = "") -> str:
-    where = row["device"]["name"] if row.get("device") else row["machine"]["cpu"]
+    where = row["device"]["name"] if row.get("device") else cpu_name(row["machine"])
     return f"{where}: {row['engine']['name']} {row['engine']['precision']}, {row['model']['version']}{more}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idm_rt.errors import ConfigError
+from idm_rt.machine import cpu_name
 
 # name of a table -> marker in the README; the first has to be there, the others are put below it when they have rows
 MARKERS = {"pipeline": "benchmark", "engine": "benchmark engines", "peers": "benchmark peers"}
@@ -57,7 +58,7 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def _machine(row: dict[str, Any]) -> str:
     gpu = row.get("device")
-    return str(gpu["name"]) if gpu else f"{row['machine']['cpu']}, {row['machine']['cores']} cores"
+    return str(gpu["name"]) if gpu else f"{cpu_name(row['machine'])}, {row['machine']['cores']} cores"
 
 
 def _engine(row: dict[str, Any]) -> str:

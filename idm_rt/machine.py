@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ PACKAGES = (
 )
 # What inference engines look for, as Linux names it in /proc/cpuinfo.
 _CPU_FEATURES = ("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# The one that decides how fast a network runs, best first: processors of one name differ in it.
+_VECTOR_UNITS = {
+    "amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2",
+    "sve": "SVE", "asimd": "NEON",
+}  # fmt: skip
 _ARM_FEATURES = ("asimd", "asimddp", "bf16", "i8mm", "sve")
 _CPUINFO = Path("/proc/cpuinfo")
 _PROC_STATUS = Path("/proc/self/status")
@@ -67,6 +73,12 @@ def cpu_features(cpuinfo: Path = _CPUINFO) -> list[str]:
     found = set(match.group(1).split()) if match else set()
     wanted = _ARM_FEATURES if "asimd" in found else _CPU_FEATURES
     return [name for name in wanted if name in found]
+
+
+def cpu_name(machine: Mapping[str, Any]) -> str:
+    """Processor and vector unit of a ``describe_machine``, such as "AMD EPYC (AVX2)"."""
+    unit = next((text for feature, text in _VECTOR_UNITS.items() if feature in machine.get("cpu_features", ())), None)
+    return f"{machine['cpu']} ({unit})" if unit else str(machine["cpu"])
 
 
 def git_commit() -> str | None:

@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import pytest
 
+from idm_rt.machine import cpu_name
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "demos" / "benchmark_results"
 _MODULES = ("benchmark", "benchmark_tables", "benchmark_plot")
@@ -212,6 +214,15 @@ def test_a_row_that_fails_does_not_end_the_others(
     assert benchmark.measure(tmp_path, rows, [], resume=True) == 1
     shown = capsys.readouterr()
     assert "not measured: bad" in shown.err and f"[2/3] {real}_there.json" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("features", "name"),
+    [(["avx2", "fma"], "CPU (AVX2)"), (["avx2", "avx512f", "avx512_bf16"], "CPU (AVX512-BF16)"),
+     (["avx2", "avx512_bf16", "amx_bf16"], "CPU (AMX)"), (["asimd", "bf16"], "CPU (NEON)"), ([], "CPU")],
+)  # fmt: skip
+def test_processors_of_one_name_are_told_apart(features: list[str], name: str) -> None:
+    assert cpu_name({"cpu": "CPU", "cpu_features": features}) == name
 
 
 def _honest_pipeline(values: dict[str, Any]) -> None:
