@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from export.commands import trained_network
+from export.degradations import CALL_LEVELS
 from export.evaluate import markdown
 from export.export_onnx import OPSET, export_onnx
 from export.half_weights import rounded_to_half
@@ -148,8 +149,9 @@ model.json, the runs that it began from differ in batch size, optimiser and term
 
 {learnt_terms(training["config"])}
 
-Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264, AV1); one face in ten
-is left clean. `model_int8.onnx`, where there is one, is the same network quantised after training (docs/adr/0012).
+Degradations are those of a call: camera faults and a real encoder round trip (VP8, VP9, H.264, AV1);
+{CALL_LEVELS["train"].clean_share:.0%} of the faces are left clean. `model_int8.onnx`, where there is one, is the same
+network quantised after training (docs/adr/0012).
 
 {curve}## Data
 
