@@ -25,7 +25,7 @@ class DenoiserConfig:
     """Shape of a ``DenoiserNet``; stored in the model's manifest."""
 
     channels: tuple[int, ...] = (64, 64, 128, 192)  # per level, finest first; multiples of 16 vectorise best
-    blocks: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks per level and side
+    blocks: tuple[int, ...] = (1, 2, 3, 3)  # residual blocks per level and side
     fold: int = 4  # pixels are folded fold x fold at the input
     embedding: int = 64  # width of the time embedding
 
