@@ -9,8 +9,8 @@ from export.tables import Table
 Means = dict[str, dict[str, float]]
 
 # measures that not every report has: key, heading, digits
-EXTRA = (("frechet", "Frechet", 1), ("brisque", "BRISQUE", 1), ("lpips", "LPIPS", 3), ("dists", "DISTS", 3),
-         ("musiq", "MUSIQ", 1))  # fmt: skip
+EXTRA = (("excess", "excess power", 3), ("frechet", "Frechet", 1), ("brisque", "BRISQUE", 1), ("lpips", "LPIPS", 3),
+         ("dists", "DISTS", 3), ("musiq", "MUSIQ", 1))  # fmt: skip
 
 
 # What the project set itself, per level: gain in dB, vgg-hed and identity as shares of the input's

@@ -15,7 +15,7 @@ from export.brisque import Brisque
 from export.dataset import to_chw, to_unit
 from export.frechet import MobileNetFeatures, frechet_distance
 from export.learned_measures import LearnedMeasure, open_learned
-from export.losses import VggHed
+from export.losses import VggHed, excess_power
 from export.metrics import DLIB_FILES, DlibIdentity, psnr, ssim
 from idm_rt.model_files import sha256_of
 from idm_rt.types import RgbImage
@@ -49,7 +49,7 @@ class Measures:
         """Everything that is measured."""
         optional = {"frechet": self.mobilenet, "brisque": self.brisque}
         present = [name for name, network in optional.items() if network is not None]
-        return ["psnr_db", "ssim", "vgg_hed", "identity", *present, *(measure.name for measure in self.learned)]
+        return ["psnr_db", "ssim", "vgg_hed", "identity", "excess", *present, *(measure.name for measure in self.learned)]
 
     @torch.no_grad()
     def of_all(self, pictures: dict[str, RgbImage], truth: RgbImage) -> dict[str, Measured]:
@@ -63,6 +63,7 @@ class Measures:
                 "ssim": ssim(picture, truth),
                 "vgg_hed": float(self.vgg.distance(self.vgg.features(as_batch(picture)), features)),
                 "identity": float(np.linalg.norm(self.identity.embed(picture) - embedding)),
+                "excess": float(excess_power(as_batch(picture), as_batch(truth))),
                 **{measure.name: measure.value(picture, truth) for measure in self.learned},
             }
             out[name] = Measured({**figures, **self._alone(picture)}, self._features(picture))

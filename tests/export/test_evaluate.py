@@ -79,7 +79,7 @@ def test_a_whole_evaluation(tmp_path, command):
     report = report_of(tmp_path)
     level = report["levels"]["call-hard"]
     assert list(level["mean"]) == ["input", "bicubic", "tiny, steps 1", "tiny, steps 2"]
-    assert {"psnr_db", "ssim", "vgg_hed", "identity", "frechet"} == set(level["mean"]["input"])
+    assert {"psnr_db", "ssim", "vgg_hed", "identity", "excess", "frechet"} == set(level["mean"]["input"])
     assert level["faces_per_source"] == {"source0": 2, "source1": 1} and level["few"]["faces"] == 2
     assert "slow one" in level["few"]["mean"] and set(report["clean"]) == {"steps 1", "steps 2"}
     assert report["clean"]["steps 1"]["psnr_db"] > report["clean"]["steps 2"]["psnr_db"] > 20.0
