@@ -125,7 +125,7 @@ def curve_table(rows: list[dict[str, Any]], seen: int) -> str:
     lines.insert(0, ["input", *(f"{start[name.split('_')[0] + '_input']:.4g}" for name in figures)])
     caption = (
         "Validation, last run (24 held-out faces, `call-medium`; x1, x4: one and four steps; identity: 1 - cosine of "
-        "MobileFaceNet; the rate falls to zero at the end, where most is gained):"
+        "MobileFaceNet; the rate falls to zero at the end):"
     )
     return Table(caption, ["faces seen", *figures], lines).to_markdown() + "\n\n"
 
@@ -168,7 +168,7 @@ network quantised after training (docs/adr/0012).
 
 - Trained for {training["samples_seen"]:,} samples on a CPU: a first, modest version. It sharpens and cleans; it
   does not invent what a face of under about 60 px across does not show.
-- More steps refine little at this stage of training, and identity hardly improves; the tables say how much.
+- More steps refine little at this stage of training; the tables say how much.
 - Some of the held-out faces were also looked at during training, to choose settings: faces that nobody has tuned to may
   read lower.
 - Staff portraits and studio pictures dominate the data: profile views, hands before the face, strong coloured light,
