@@ -49,7 +49,8 @@ class Measures:
         """Everything that is measured."""
         optional = {"frechet": self.mobilenet, "brisque": self.brisque}
         present = [name for name, network in optional.items() if network is not None]
-        return ["psnr_db", "ssim", "vgg_hed", "identity", "excess", *present, *(measure.name for measure in self.learned)]
+        learned = (measure.name for measure in self.learned)
+        return ["psnr_db", "ssim", "vgg_hed", "identity", "excess", *present, *learned]
 
     @torch.no_grad()
     def of_all(self, pictures: dict[str, RgbImage], truth: RgbImage) -> dict[str, Measured]:
