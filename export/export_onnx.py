@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from export.runs import moved_into_place, run_command
 from idm_rt.errors import ModelError
 from idm_rt.geometry import CROP_SIZE
 from idm_rt.network import DenoiserNet, load_denoiser
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 20  # from 21 on OpenVINO 2026.4 and TensorRT-RTX 1.7 crash on parts of what the exporter writes
 SMALLEST_PSNR_DB = {"f32": 80.0, "fp16": 50.0}  # ONNX Runtime against torch f32, peak to peak of -1..1
@@ -71,10 +75,18 @@ def export_onnx(net: DenoiserNet, path: Path, precision: str = "f32") -> float:
         )
         assert program is not None
         model = program.model_proto
+        forget_origin(model)
         if precision == "f32":
             pack(model)
         temporary.write_bytes(model.SerializeToString())
         return _check(net, temporary, precision)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Take out, in place, what the exporter notes about its own machine: stack traces with paths, module names."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
 
 
 def _noise(count: int, seed: int) -> Tensor:

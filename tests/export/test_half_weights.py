@@ -43,6 +43,12 @@ def test_the_f32_file_of_rounded_weights_is_half_as_large_and_exact(net, rounded
     assert 1.5 * weights < saved < 2 * weights  # biases and shifts of a few numbers stay
 
 
+def test_the_file_does_not_tell_where_it_was_made(net, tmp_path):
+    export_onnx(net, tmp_path / "full.onnx")
+    data = (tmp_path / "full.onnx").read_bytes()
+    assert b"stack_trace" not in data and b"site-packages" not in data
+
+
 def test_unpacking_gives_the_same_graph_back(rounded, tmp_path):
     export_onnx(rounded, tmp_path / "half.onnx")
     packed = onnx.load(str(tmp_path / "half.onnx"))
