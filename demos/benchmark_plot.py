@@ -31,7 +31,7 @@ def plot(folder: Path, target: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError(f"matplotlib cannot be imported ({error}); pip install matplotlib") from error
-    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(11.0, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     latency, rate = figure.subplots(1, 2)
     _draw_latency(latency, rows["engine"])
@@ -83,4 +83,4 @@ def _draw_rate(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
 
 def _finish(axes: Any) -> None:
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13))  # below: with many machines it hides lines
