@@ -69,7 +69,8 @@ def excess_power(estimate: Tensor, truth: Tensor, window: int = 16, neighbours: 
     Spectra are those of Hann windows (Welch, "The use of fast Fourier transform for the estimation of power spectra",
     1967), averaged over colours and ``neighbours`` x ``neighbours`` windows half overlapping: a regular hatching, faint
     in every pixel, stands out as a peak. Missing power is not punished: what cannot be known may stay blurred. Power
-    below that of noise of 0.7 grey levels counts as none.
+    below that of noise of 0.7 grey levels counts as none. The value is a mean natural logarithm: 0 or more, 0 for equal
+    pictures, which are at least ``window`` px high and wide.
     """
     taper = torch.hann_window(window, periodic=False, device=estimate.device)
     taper = taper[:, None] * taper
